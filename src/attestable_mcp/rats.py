@@ -1,0 +1,260 @@
+"""RFC 9334 nouns as types: what the stations of this package hand to one another.
+
+Nothing here reads bytes, fetches, or looks at a clock. All times are timezone-aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar, final
+
+_T = TypeVar("_T")
+ClaimValue = str | int | bool
+
+
+class Tee(StrEnum):
+    """The kinds of Attester that this package verifies."""
+
+    SGX = "sgx"
+    TDX = "tdx"
+
+
+class EvidenceKind(StrEnum):
+    """The format of a piece of Evidence, chosen by content, not by file name."""
+
+    INTEL_QUOTE = "intel-quote"
+
+
+class Outcome(StrEnum):
+    """What one check came to."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class Verdict(StrEnum):
+    """The four answers. PARTIAL: genuine hardware, but what it runs was not compared."""
+
+    VERIFIED = "verified"
+    PARTIAL = "partial"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One named check. `check` is a stable dotted word such as `intel.pck.chain` or `policy.mrenclave`.
+
+    `code` is set on failures: the word that a program matches on (an `AttestationError.code`).
+    """
+
+    check: str
+    outcome: Outcome
+    wanted: str = ""
+    seen: str = ""
+    reason: str = ""
+    code: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The public JSON shape: check, outcome, wanted, seen, reason."""
+        return {
+            "check": self.check,
+            "outcome": str(self.outcome),
+            "wanted": self.wanted,
+            "seen": self.seen,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Opaque bytes from an Attester with the kind that their content shows."""
+
+    kind: EvidenceKind
+    body: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes, lower-case hex."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedDocument:
+    """A signed JSON document of a vendor, still untrusted: Intel's TCB info or QE identity.
+
+    `body` is the exact span that `signature` (r || s, 64 bytes for P-256) covers; `issuer_chain` is DER, leaf first as served.
+    """
+
+    kind: str
+    body: bytes
+    signature: bytes
+    issuer_chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endorsements:
+    """A bag of untrusted collateral. Each verifier takes what it needs and trusts none of it before checking.
+
+    `certificates` and `crls` are DER. `sources` says in words where the pieces came from, for the report.
+    """
+
+    certificates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    documents: tuple[SignedDocument, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __add__(self, other: Endorsements) -> Endorsements:
+        return Endorsements(
+            certificates=_union(self.certificates, other.certificates),
+            crls=_union(self.crls, other.crls),
+            documents=_union(self.documents, other.documents),
+            sources=_union(self.sources, other.sources),
+        )
+
+
+def _union(first: tuple[_T, ...], second: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(first + second))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementQuery:
+    """What a piece of evidence asks of an endorsement source. Parsed, not verified: a source must treat it as hostile text.
+
+    For Intel: `tee`, `fmspc` (12 lower-case hex digits) and `pck_ca` (`processor` or `platform`).
+    """
+
+    tee: Tee
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What evidence says of its Attester, in the vendor's own field names, lower-case hex for byte strings.
+
+    `measurement` names the keys of `values` that identify the code. `report_data` is the Attester-chosen part (64 bytes
+    for Intel). `tcb_status` is the vendor's word as converged by verification (worst of platform, QE and TDX module).
+    """
+
+    tee: Tee
+    values: Mapping[str, ClaimValue]
+    report_data: bytes
+    debug: bool
+    tcb_status: str
+    advisories: tuple[str, ...] = ()
+    tcb_evaluation_data_number: int | None = None
+    tcb_date: datetime | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+
+_MINT = object()
+
+
+@final
+class Verified:
+    """Claims whose proof held. Only `attestable_mcp.verify` can make one.
+
+    `anchor` is the SHA-256 of the SubjectPublicKeyInfo of the trust anchor (hex), `anchor_name` its name in words,
+    `valid_until` the first moment at which a piece of the proof expires, `signed_digest` the SHA-256 of the evidence's
+    signed body (never of its signature: ECDSA has two valid forms).
+    """
+
+    __slots__ = (
+        "anchor", "anchor_name", "at", "claims", "evidence_digest", "findings", "not_proven", "signed_digest", "simulated",
+        "valid_until",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        mint: object,
+        *,
+        claims: Claims,
+        evidence_digest: str,
+        signed_digest: str,
+        findings: tuple[Finding, ...],
+        anchor: str,
+        anchor_name: str,
+        simulated: bool,
+        at: datetime,
+        valid_until: datetime,
+        not_proven: tuple[str, ...] = (),
+    ) -> None:
+        if mint is not _MINT:
+            raise TypeError("Verified claims come from attestable_mcp.verify only")
+        self.claims = claims
+        self.evidence_digest = evidence_digest
+        self.signed_digest = signed_digest
+        self.findings = findings
+        self.anchor = anchor
+        self.anchor_name = anchor_name
+        self.simulated = simulated
+        self.at = at
+        self.valid_until = valid_until
+        self.not_proven = not_proven
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReport:
+    """The error of a result in the public JSON shape."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestationResult:
+    """RFC 9334 Attestation Result: the verdict with every reason for it."""
+
+    verdict: Verdict
+    at: datetime
+    tee: str = ""
+    tcb_status: str = ""
+    advisories: tuple[str, ...] = ()
+    claims: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
+    findings: tuple[Finding, ...] = ()
+    not_proven: tuple[str, ...] = ()
+    simulated: bool = False
+    error: ErrorReport | None = None
+    evidence_digest: str = ""
+    trust_anchor: str = ""
+    policy: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 verified, 2 refused, 3 unavailable, 4 partial."""
+        return {Verdict.VERIFIED: 0, Verdict.REFUSED: 2, Verdict.UNAVAILABLE: 3, Verdict.PARTIAL: 4}[self.verdict]
+
+    @property
+    def admitted(self) -> bool:
+        """May this peer be spoken to? PARTIAL only ever comes of an explicit request (`genuine only`)."""
+        return self.verdict in (Verdict.VERIFIED, Verdict.PARTIAL)
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON shape of `verify --json`."""
+        return {
+            "verdict": str(self.verdict),
+            "tee": self.tee,
+            "tcb_status": self.tcb_status,
+            "advisories": list(self.advisories),
+            "claims": dict(self.claims),
+            "findings": [finding.to_json() for finding in self.findings],
+            "not_proven": list(self.not_proven),
+            "simulated": self.simulated,
+            "at": self.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "trust_anchor": self.trust_anchor,
+            "policy": self.policy,
+            "evidence_sha256": self.evidence_digest,
+            "error": self.error.to_json() if self.error else None,
+        }
