@@ -1,0 +1,55 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both need python3 (3.11 or later), make and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help demo test check unit test-slow bench format lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "attestable-mcp needs Python 3.11 or later; name one with PYTHON=python3.x" >&2; exit 1; }
+	@echo "setting up $(VENV) (once, about a minute)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## the main job with the simulated TEE: one server proven, five impostors refused
+	@$(BIN)/attestable-mcp demo
+
+test: check unit  ## lint, types, import contracts and the tests
+
+check: $(READY)  ## lint, types, import contracts
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+unit: $(READY)
+	@$(PYTEST) -q -n $(WORKERS) -m "not slow"
+
+test-slow: $(READY)  ## the suites that take minutes
+	@$(PYTEST) -q -m slow --timeout 900
+
+bench: $(READY)  ## figures as ratios to a peer or a floor measured in the same run
+	@$(BIN)/python bench/run.py
+
+format: $(READY)  ## write the code in the house style
+	@$(BIN)/ruff check --fix-only src tests bench
+	@$(BIN)/ruff format src tests bench
+
+lock: $(READY)  ## renew requirements/*.txt (needs uv)
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --group dev --all-extras -o requirements/dev.txt pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --all-extras -c requirements/dev.txt -o requirements/runtime.txt pyproject.toml
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
