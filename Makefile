@@ -30,7 +30,7 @@ check: $(READY)  ## lint, types, import contracts
 	@$(BIN)/ruff check src tests bench
 	@$(BIN)/ruff format --check src tests bench
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 unit: $(READY)
 	@$(PYTEST) -q -n $(WORKERS) -m "not slow"
