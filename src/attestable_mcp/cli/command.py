@@ -1,0 +1,94 @@
+"""The grammar that all verbs share: how a verb is described, its parser, and the options that more than one verb takes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from attestable_mcp.cli import text
+from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.errors import ConfigurationError
+
+Arguments = argparse.Namespace
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+class UsageError(ConfigurationError):
+    """The command line itself is wrong."""
+
+    code = "usage"
+
+
+class Verb(Protocol):
+    """One verb is one module with these names."""
+
+    def configure(self, parser: Parser) -> None:
+        """Add the verb's own arguments."""
+
+    def run(self, arguments: Arguments, terminal: Terminal) -> int:
+        """Do it and return the exit code. Raises: the AttestationError family."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises `UsageError` instead of ending the process with 2, which means "refused" here."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises: UsageError, always."""
+        raise UsageError(message, hint=text.see_help(self.prog))
+
+    def parse(self, words: Sequence[str]) -> Arguments:
+        """Positional and optional arguments in any order. Raises: UsageError."""
+        return self.parse_intermixed_args(list(words))
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """`--json` and `--debug`, which every verb takes."""
+    parser.add_argument("--json", action="store_true", help=text.HELP_JSON)
+    parser.add_argument("--debug", action="store_true", help=text.HELP_DEBUG)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """What to demand of a server: `--policy FILE` or `--genuine-only`, and the switches that go with them."""
+    group = parser.add_argument_group(text.GROUP_TRUST)
+    group.add_argument("--policy", metavar="FILE", type=existing_path, help=text.HELP_POLICY)
+    group.add_argument("--genuine-only", action="store_true", help=text.HELP_GENUINE)
+    group.add_argument("--endorsements", metavar="PATH", type=existing_path, help=text.HELP_ENDORSEMENTS)
+    group.add_argument("--anchor", metavar="PEM", type=existing_path, help=text.HELP_ANCHOR)
+    group.add_argument("--accept-status", metavar="STATUS", action="append", default=[], help=text.HELP_ACCEPT_STATUS)
+    group.add_argument("--danger-accept-simulated", action="store_true", help=text.HELP_SIMULATED)
+
+
+def existing_path(value: str) -> Path:
+    """A path that a person gave. An empty one is mostly an empty shell variable, so it is an error, never "not given"."""
+    if not value:
+        raise argparse.ArgumentTypeError(text.EMPTY_PATH)
+    return Path(value)
+
+
+def moment(value: str) -> datetime:
+    """An RFC 3339 time with its zone, as UTC. A bare date is refused: it would hide a day of doubt."""
+    if not _RFC3339.fullmatch(value):
+        raise argparse.ArgumentTypeError(text.not_a_time(value))
+    try:
+        return datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(text.not_a_time(value)) from error
+
+
+def listen_address(value: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[V6]:PORT` or `:PORT`; port 0 takes a free one."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(text.not_an_address(value))
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in bare and bare == host:
+        raise argparse.ArgumentTypeError(text.not_an_address(value))
+    return bare or "127.0.0.1", int(port)

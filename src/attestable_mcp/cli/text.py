@@ -1,0 +1,296 @@
+"""Every sentence that a person reads at the command line, in one place."""
+
+from __future__ import annotations
+
+PROGRAM = "attestable-mcp"
+REPORT_TO = "the issue tracker of attestable-mcp"
+
+DESCRIPTION = "Prove which code runs behind an MCP server before you send it one byte."
+
+EXIT_CODES = """\
+exit codes
+  0  verified       everything the policy asks for was proven
+  1  usage          the command line, one of your files, or a fault of ours; nothing was judged
+  2  refused        the evidence is false, stale, someone else's, or not what the policy wants
+  3  unavailable    something the verdict needs could not be had; trying again may help
+  4  partial        genuine hardware (--genuine-only), but the code that runs was not compared"""
+
+MAIN_EPILOG = f"""\
+start here
+  {PROGRAM} demo                                          see it work, with a simulated TEE and no network
+  {PROGRAM} serve my_server:mcp                           serve an MCP server object with evidence
+  {PROGRAM} serve -- npx -y @scope/some-server            serve any stdio MCP server
+  {PROGRAM} pin https://mcp.example:8443/mcp -o it.toml   write a policy for exactly this server
+  {PROGRAM} verify https://mcp.example:8443/mcp --policy it.toml
+
+"{PROGRAM} VERB --help" explains one verb and gives examples.
+
+{EXIT_CODES}"""
+
+SUMMARIES = {
+    "serve": "serve an MCP server over TLS 1.3 with evidence",
+    "verify": "verify a server, a certificate or a quote against a policy",
+    "inspect": "show what evidence claims, without verifying it",
+    "pin": "write a policy that accepts exactly the server that answers now",
+    "call": "call one tool of a verified server",
+    "tools": "list the tools of a verified server",
+    "demo": "see a server proven and impostors refused, on this machine",
+    "completion": "print a completion script for a shell",
+}
+
+# help of single options
+
+HELP_JSON = "print one JSON object on stdout, whatever happens"
+HELP_DEBUG = "on a fault of ours, show the traceback on stderr"
+HELP_VERSION = "print the version and exit"
+GROUP_TRUST = "what to demand (one of --policy and --genuine-only)"
+HELP_POLICY = "the TOML policy that the server must satisfy"
+HELP_GENUINE = 'ask for genuine hardware only; the best verdict is then "partial"'
+HELP_ENDORSEMENTS = (
+    "file or folder of vendor collateral (collateral JSON, certificates, CRLs), used in place of the network"
+)
+HELP_ANCHOR = "trust this root certificate in place of the vendor's, for this call; the result says so"
+HELP_ACCEPT_STATUS = "also accept this TCB status, such as OutOfDate; may be repeated; never Revoked"
+HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"
+HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence"
+HELP_SOURCE = "an https URL, or a file with a certificate (PEM or DER) or a quote; - reads stdin"
+HELP_URL = "the server's address, such as https://mcp.example:8443/mcp"
+HELP_TOOL = "the tool's name"
+HELP_ARGUMENTS = "name=value, where a value that parses as JSON is JSON, else a string; name:=json must be JSON"
+HELP_ARGS_JSON = "the whole argument object as JSON, in place of name=value"
+HELP_TIMEOUT = "seconds before a connection or an answer counts as stalled (default: %(default)s)"
+HELP_OUTPUT = "write the policy to this file, else to stdout"
+HELP_FORCE = "overwrite the file"
+HELP_TARGET = "module:object (an SDK server, a FastMCP server or an ASGI app), or the http URL of a server on this machine"
+HELP_LISTEN = "address to listen on (default: 127.0.0.1:0, a free port)"
+HELP_ATTESTER = "the attester: auto, simulated, sgx (default: auto, which never picks simulated)"
+HELP_HOST = "a name or address that goes into the certificate; may be repeated"
+HELP_SHELL = "bash, zsh or fish"
+
+# epilogs
+
+EPILOGS = {
+    "serve": f"""\
+examples
+  {PROGRAM} serve my_server:mcp --listen 0.0.0.0:8443
+  {PROGRAM} serve http://127.0.0.1:8000/mcp
+  {PROGRAM} serve --attester simulated -- python -m mcp_server_time
+
+When the server is ready, the URL is printed; with --json as one line {{"url", "tee", "spki_sha256"}} on stdout.
+SIGTERM and Ctrl-C stop taking connections, let running calls end, and exit 0.
+
+Evidence proves the code of the whole TEE. A command behind "--" is covered only if the TEE's measurement covers it.""",
+    "verify": f"""\
+examples
+  {PROGRAM} verify https://mcp.example:8443/mcp --policy prod.toml
+  {PROGRAM} verify https://mcp.example:8443/mcp --genuine-only
+  {PROGRAM} verify quote.bin --genuine-only --endorsements collateral/ --at 2026-01-31T12:00:00Z
+  {PROGRAM} verify server.pem --policy prod.toml --json | jq .verdict
+
+For a URL, the connection itself is proven too: the server answers a fresh challenge bound to it.
+For a file, no connection exists, so none is proven; the result says so.
+
+{EXIT_CODES}""",
+    "inspect": f"""\
+examples
+  {PROGRAM} inspect quote.bin
+  {PROGRAM} inspect https://mcp.example:8443/mcp --json
+
+Nothing is verified: every line could be a lie. Use it to look, never to decide; "verify" decides.""",
+    "pin": f"""\
+examples
+  {PROGRAM} pin https://mcp.example:8443/mcp -o prod.toml
+  {PROGRAM} pin https://127.0.0.1:8443/mcp --danger-accept-simulated
+
+The server's hardware is verified; that its code is the code you want is not: you trust what answers now.
+Compare the measurement with one that you built or were given, then commit the file.""",
+    "call": f"""\
+examples
+  {PROGRAM} call https://mcp.example:8443/mcp get_current_time timezone=Europe/Paris --policy prod.toml
+  {PROGRAM} call https://mcp.example:8443/mcp add a=2 b=3 --policy prod.toml
+  {PROGRAM} call https://mcp.example:8443/mcp search 'query:="42"' --policy prod.toml      ("42" stays a string)
+  {PROGRAM} call https://mcp.example:8443/mcp search --args-json '{{"query": "x"}}' --policy prod.toml
+
+The server is verified first; a refused server never sees the tool's name or an argument.
+If the tool itself reports an error, the exit code is 1.""",
+    "tools": f"""\
+examples
+  {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml
+  {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --json | jq -r '.tools[].name'""",
+    "demo": """\
+Runs two MCP servers and a client on this machine with the simulated TEE, then six impostors that the client must refuse.
+Nothing leaves the machine. Exits 0 only if every step went as it should.""",
+    "completion": f"""\
+examples
+  source <({PROGRAM} completion bash)
+  {PROGRAM} completion zsh > ~/.zfunc/_{PROGRAM}
+  {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish""",
+}
+
+
+# usage errors
+
+
+def see_help(program: str) -> str:
+    """Hint after any wrong command line."""
+    return f'"{program} --help" shows the arguments and gives examples'
+
+
+def unknown_verb(word: str, near: str) -> str:
+    """A verb that does not exist, with the nearest that does."""
+    return f"there is no verb {word!r}" + (f"; did you mean {near!r}?" if near else "")
+
+
+MISSING_VERB = "a verb is missing"
+EMPTY_PATH = "the path is empty (an unset shell variable?)"
+BOTH_DEMANDS = "--policy and --genuine-only exclude one another"
+NO_DEMAND = "say what to demand: --policy FILE or --genuine-only"
+NO_DEMAND_HINT = (
+    '"pin URL -o policy.toml" writes a policy for a server; --genuine-only proves the hardware but not the code'
+)
+GENUINE_ACCEPTS_STATUS = "name what you accept with --accept-status STATUS, or write a policy"
+AT_WITH_URL = "--at is for stored evidence: a live connection is judged by the clock"
+NOT_HTTPS = "the address must begin with https://"
+NOT_HTTPS_HINT = "evidence travels in TLS; over plain http there is none, and nothing falls back to it"
+BOTH_TARGETS = "give a TARGET or a command after --, not both"
+NO_TARGET = "what shall be served? Give module:object, an http URL, or a command after --"
+BOTH_ARGUMENTS = "give name=value words or --args-json, not both"
+
+
+def not_a_time(value: str) -> str:
+    """For `--at`."""
+    return f"{value!r} is not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"
+
+
+def not_an_address(value: str) -> str:
+    """For `--listen`."""
+    return f"{value!r} is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:0"
+
+
+def not_a_status(value: str, known: str) -> str:
+    """For `--accept-status`."""
+    return f"{value!r} is not a TCB status that can be accepted; known: {known}"
+
+
+def bad_argument(word: str) -> str:
+    """A word of `call` that is not name=value."""
+    return f"{word!r} is not name=value or name:=json"
+
+
+def bad_json(word: str, reason: str) -> str:
+    """A value that had to be JSON."""
+    return f"{word!r} is not JSON: {reason}"
+
+
+def repeated_argument(name: str) -> str:
+    """The same argument twice: which one was meant?"""
+    return f"the argument {name!r} is given twice"
+
+
+# files
+
+
+def unreadable(path: object, reason: str) -> str:
+    """The system refused to open or read a file."""
+    return f"cannot read {path}: {reason}"
+
+
+def is_directory(path: object) -> str:
+    """A folder where a file belongs."""
+    return f"{path} is a folder; a file was expected"
+
+
+def empty_file(path: object) -> str:
+    """Nothing in it."""
+    return f"{path} is empty"
+
+
+def too_large(path: object, cap: int) -> str:
+    """Larger than any certificate or quote."""
+    return f"{path} holds more than {cap} bytes, more than any certificate or quote"
+
+
+def exists(path: object) -> str:
+    """`pin` never overwrites by itself."""
+    return f"{path} exists and is left as it is"
+
+
+EXISTS_HINT = "compare the two files first; --force overwrites"
+READ_HINT = "a SOURCE is an https URL, or a file that holds a certificate (PEM or DER) or a quote"
+
+
+def cannot_write(path: object, reason: str) -> str:
+    """The system refused to write."""
+    return f"cannot write {path}: {reason}"
+
+
+# endings
+
+INTERRUPTED = "interrupted"
+OUT_OF_MEMORY = "this machine ran out of memory"
+
+
+def our_fault(error: BaseException) -> str:
+    """An exception that should not have come this far."""
+    return f"a fault in {PROGRAM} itself: {type(error).__name__}: {error}"
+
+
+OUR_FAULT_HINT = f"nothing was judged; run it again with --debug and send what it prints to {REPORT_TO}"
+
+
+# verdicts
+
+HEADLINES = {
+    "verified": "the evidence is genuine and satisfies the policy",
+    "partial": "genuine hardware; the code that runs there was not compared",
+    "refused": "do not speak to it",
+    "unavailable": "no verdict: something it needs could not be had",
+}
+
+GROUPS = {
+    "tls": "connection",
+    "live": "connection",
+    "bind": "connection",
+    "binding": "connection",
+    "channel": "connection",
+    "certificate": "certificate",
+    "ratls": "certificate",
+    "intel": "evidence",
+    "evidence": "evidence",
+    "endorsements": "evidence",
+    "policy": "policy",
+}
+
+SIMULATED_BANNER = "SIMULATED: this evidence was made in software. It proves nothing about any machine."
+REPLACED_ANCHOR = "trust in the vendor's own root: it was replaced for this call by --anchor"
+FILE_CONNECTION = "any connection: this is stored evidence, and no server was asked to prove that it holds the key"
+UNVERIFIED = "UNVERIFIED"
+UNVERIFIED_BANNER = 'UNVERIFIED: nothing below was checked. "verify" checks.'
+
+NEXT_STEPS = {
+    "verified": "speak to it: call, tools, or attested_client() in Python",
+    "partial": 'compare the code: "pin URL -o policy.toml", check the measurement, then verify with --policy policy.toml',
+    "refused": "read each FAIL above; a changed server needs a new, reviewed policy",
+    "unavailable": "try again, or give the missing pieces with --endorsements",
+}
+
+
+def ready(url: str, tee: str, spki: str) -> str:
+    """`serve` is ready."""
+    return f"serving {url}\n  tee   {tee}\n  key   sha256:{spki}"
+
+
+DRAINING = "stopping: no new connections; waiting for running calls"
+PINNED_ON_FIRST_USE = (
+    "that this code is the code you want: the policy was written from what the server said now (trust on first use)"
+)
+
+
+def pinned(path: object) -> str:
+    """`pin -o` wrote a file."""
+    return f"wrote {path}; compare its measurement with one that you built or were given, then keep it under version control"
+
+
+def not_an_url(word: str) -> str:
+    """An address without a host, with a user name, or with port 0."""
+    return f"{word!r} is not an address such as https://mcp.example:8443/mcp"
