@@ -38,6 +38,17 @@ class Limits:
     """Greatest age of a certificate where a policy asks for certificate freshness only."""
     binding_keys: int = 1024
     """Attested binding keys remembered by a client."""
+    mcp_request: int = 4 * 1024 * 1024
+    """Body of one HTTP request to a wrapped stdio server, as in the MCP SDK."""
+    mcp_message: int = 64 * 1024 * 1024
+    """One line that a stdio server writes."""
+    mcp_waiting: int = 1024
+    """Messages that wait for one HTTP response to take them, and requests in flight at one stdio server process."""
+    mcp_sessions: int = 128
+    """Legacy sessions of a wrapped stdio server, each with a process of its own."""
+    mcp_session_idle_seconds: float = 1800.0
+    mcp_probe_seconds: float = 15.0
+    """A stdio server's time to answer its first message."""
 
 
 LIMITS = Limits()
