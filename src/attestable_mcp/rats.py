@@ -85,9 +85,16 @@ class Evidence:
         return hashlib.sha256(self.body).hexdigest()
 
 
+class DocumentKind(StrEnum):
+    """What a signed document is for. Said by whoever hands it over: the verifier reads the document's own `id` as well."""
+
+    INTEL_TCB_INFO = "intel-tcb-info"
+    INTEL_QE_IDENTITY = "intel-qe-identity"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedDocument:
-    """A signed JSON document of a vendor, still untrusted: Intel's TCB info or QE identity.
+    """A signed JSON document of a vendor, still untrusted: Intel's TCB info or QE identity (`kind` is a DocumentKind).
 
     `body` is the exact span that `signature` (r || s, 64 bytes for P-256) covers; `issuer_chain` is DER, leaf first as served.
     """
