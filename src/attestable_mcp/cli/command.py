@@ -1,4 +1,4 @@
-"""The grammar that all verbs share: how a verb is described, its parser, and the options that more than one verb takes."""
+"""The grammar that all verbs share: what a verb is, its parser, and the options that several verbs take."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def existing_path(value: str) -> Path:
-    """A path that a person gave. An empty one is mostly an empty shell variable, so it is an error, never "not given"."""
+    """A path that a person gave. An empty one is mostly an unset shell variable: an error, never "not given"."""
     if not value:
         raise argparse.ArgumentTypeError(text.EMPTY_PATH)
     return Path(value)

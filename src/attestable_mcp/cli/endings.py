@@ -64,7 +64,7 @@ def _explain(terminal: Terminal, error: Exception) -> int:
 
 
 def innermost(error: BaseException) -> AttestationError | None:
-    """The error of our family inside: the error itself, a member of its group, or a cause. Groups come from task groups."""
+    """The error of our family inside: the error itself, a member of its group (task groups make them), or a cause."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -97,7 +97,7 @@ def _end(terminal: Terminal, report: ErrorReport, code: int) -> int:
 
 
 def ending(report: ErrorReport, code: int) -> AttestationResult:
-    """The result of a command that ended early: refused where the peer is at fault, unavailable where nothing was judged."""
+    """The result of a command that ended early: refused if the peer is at fault, unavailable if nothing was judged."""
     verdict = Verdict.REFUSED if code == EXIT_REFUSED else Verdict.UNAVAILABLE
     return AttestationResult(verdict=verdict, at=datetime.now(UTC), error=report)
 
@@ -109,4 +109,4 @@ def _silence(terminal: Terminal) -> None:
         os.dup2(sink, terminal.out.fileno())
         os.close(sink)
     except (OSError, ValueError):
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None

@@ -58,10 +58,8 @@ def _facts(terminal: Terminal, result: AttestationResult) -> Iterator[str]:
         "policy": result.policy,
         "judged at": result.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    for name, value in facts.items():
-        if value:
-            yield _row(terminal, name, value)
-    for name, value in result.claims.items():
+    rows: list[tuple[str, object]] = [(name, value) for name, value in facts.items() if value]
+    for name, value in (*rows, *result.claims.items()):
         yield _row(terminal, name, value)
 
 
@@ -94,7 +92,8 @@ def finding_lines(terminal: Terminal, finding: Finding) -> Iterator[str]:
     """PASS in one line; FAIL and SKIP with what was wanted, seen, and why."""
     word = terminal.paint(_OUTCOME_STYLE[finding.outcome], str(finding.outcome).upper())
     if finding.outcome is Outcome.PASS:
-        yield f"  {word}  {printable(finding.check):<{_CHECK_WIDTH}} {terminal.paint('dim', _short(finding.seen))}".rstrip()
+        seen = terminal.paint("dim", _short(finding.seen)) if finding.seen else ""
+        yield f"  {word}  {printable(finding.check):<{_CHECK_WIDTH}} {seen}".rstrip()
         return
     yield f"  {word}  {printable(finding.check)}"
     for name in ("wanted", "seen", "reason"):

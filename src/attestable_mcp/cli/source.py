@@ -58,7 +58,7 @@ def address(word: str) -> str:
 
 
 def read_file(path: Path, cap: int) -> bytes:
-    """The whole file if it has 1 to `cap` bytes. Never blocks on a pipe nobody writes to. Raises: ConfigurationError."""
+    """The whole file if it has 1 to `cap` bytes; never waits for a pipe's writer. Raises: ConfigurationError."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as stream:
             mode = os.fstat(stream.fileno()).st_mode
@@ -68,7 +68,7 @@ def read_file(path: Path, cap: int) -> bytes:
     except IsADirectoryError as error:
         raise ConfigurationError(text.is_directory(path), code="unreadable", hint=text.READ_HINT) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ConfigurationError(text.unreadable(path, _reason(error)), code="unreadable", hint=text.READ_HINT) from error
+        raise _unreadable(path, error) from error
     return _sized(data or b"", path, cap)
 
 
@@ -82,7 +82,7 @@ def _read_stdin() -> bytes:
     try:
         return _sized(sys.stdin.buffer.read(CAP + 1), "stdin", CAP)
     except OSError as error:
-        raise ConfigurationError(text.unreadable("stdin", _reason(error)), code="unreadable") from error
+        raise _unreadable("stdin", error) from error
 
 
 def _sized(data: bytes, name: object, cap: int) -> bytes:
@@ -93,5 +93,6 @@ def _sized(data: bytes, name: object, cap: int) -> bytes:
     return data
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def _unreadable(name: object, error: Exception) -> ConfigurationError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ConfigurationError(text.unreadable(name, reason), code="unreadable", hint=text.READ_HINT)

@@ -16,7 +16,7 @@ _BAD = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def printable(text: object) -> str:
-    """The text with every control, format and separator character escaped, so that a server cannot draw on the terminal."""
+    """The text with every control and format character escaped, so that a server cannot draw on the terminal."""
     return "".join(_escape(char) if unicodedata.category(char) in _BAD else char for char in str(text))
 
 

@@ -61,7 +61,7 @@ HELP_ARGS_JSON = "the whole argument object as JSON, in place of name=value"
 HELP_TIMEOUT = "seconds before a connection or an answer counts as stalled (default: %(default)s)"
 HELP_OUTPUT = "write the policy to this file, else to stdout"
 HELP_FORCE = "overwrite the file"
-HELP_TARGET = "module:object (an SDK server, a FastMCP server or an ASGI app), or the http URL of a server on this machine"
+HELP_TARGET = "module:object (an SDK server, FastMCP server or ASGI app), or the http URL of a local server"
 HELP_LISTEN = "address to listen on (default: 127.0.0.1:0, a free port)"
 HELP_ATTESTER = "the attester: auto, simulated, sgx (default: auto, which never picks simulated)"
 HELP_HOST = "a name or address that goes into the certificate; may be repeated"
@@ -118,7 +118,7 @@ examples
   {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml
   {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --json | jq -r '.tools[].name'""",
     "demo": """\
-Runs two MCP servers and a client on this machine with the simulated TEE, then six impostors that the client must refuse.
+Runs two MCP servers and a client on this machine with the simulated TEE, then impostors that must be refused.
 Nothing leaves the machine. Exits 0 only if every step went as it should.""",
     "completion": f"""\
 examples
@@ -269,7 +269,7 @@ UNVERIFIED_BANNER = 'UNVERIFIED: nothing below was checked. "verify" checks.'
 
 NEXT_STEPS = {
     "verified": "speak to it: call, tools, or attested_client() in Python",
-    "partial": 'compare the code: "pin URL -o policy.toml", check the measurement, then verify with --policy policy.toml',
+    "partial": 'compare the code: "pin URL -o policy.toml", check the measurement, verify with --policy policy.toml',
     "refused": "read each FAIL above; a changed server needs a new, reviewed policy",
     "unavailable": "try again, or give the missing pieces with --endorsements",
 }
@@ -288,7 +288,7 @@ PINNED_ON_FIRST_USE = (
 
 def pinned(path: object) -> str:
     """`pin -o` wrote a file."""
-    return f"wrote {path}; compare its measurement with one that you built or were given, then keep it under version control"
+    return f"wrote {path}; compare its measurement with one that you built or were given, then commit it"
 
 
 def not_an_url(word: str) -> str:
