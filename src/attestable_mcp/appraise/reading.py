@@ -1,0 +1,275 @@
+"""Reads a policy file: TOML to `Policy`, with file and line in every message."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from ..errors import ConfigurationError
+from ..limits import LIMITS
+from ..rats import Tee
+from .lines import KeyPath, key_lines
+from .policy import (
+    MASKS,
+    RTMRS,
+    TDX_LISTS,
+    MaskedValue,
+    Places,
+    Policy,
+    PolicyFault,
+    Release,
+    Rules,
+    SgxRelease,
+    TdxRelease,
+    TrustPolicy,
+    masked,
+)
+
+_T = TypeVar("_T")
+
+SGX_KEYS = ("mrenclave", "mrsigner", "isvprodid", "min_isvsvn")
+TDX_KEYS = ("mr_td", *RTMRS, "not_compared")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def load_policy(path: Path) -> Policy:
+    """Read the policy file at `path`. Raises: ConfigurationError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LIMITS.policy_file + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"policy file {path}: {error.strerror or error}", hint="Check the path and who may read it."
+        ) from error
+    if len(data) > LIMITS.policy_file:
+        raise ConfigurationError(f"policy file {path}: more than {LIMITS.policy_file} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path.name}, line {line}: not UTF-8 text") from error
+    return read_policy(text, path.name, path.parent)
+
+
+def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
+    """Read the policy in `text`. Raises: ConfigurationError with file and line."""
+    try:
+        document = tomllib.loads(text)
+        lines = key_lines(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(_syntax(str(error), name, text), hint="Policies are TOML 1.0.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not a policy: {error}", hint="Policies are TOML 1.0.") from error
+    places = Places(file=name, lines=MappingProxyType(lines))
+    root = _Section(places, (), document)
+    trust, policy = root.section("trust"), root.section("policy")
+    root.finish()
+    return Policy(name=name, trust=_trust(trust, base), rules=_rules(policy), places=places)
+
+
+def _syntax(message: str, name: str, text: str) -> str:
+    """Turn tomllib's `… (at line 3, column 5)` into our shape."""
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    if found is None:
+        return f"{name}: {message}"
+    line = found[1] or str(text.count("\n") + 1)
+    return f"{name}, line {line}: {message[: found.start()]}"
+
+
+class _Section:
+    """One table of the file. Each `take_…` removes a key; what is left over at `finish` is unknown."""
+
+    def __init__(self, places: Places, path: KeyPath, table: dict[str, Any]) -> None:
+        self.places, self.path, self.left = places, path, dict(table)
+        self.known: list[str] = []
+
+    def fail(self, problem: str, *path: str | int, hint: str | None = None) -> ConfigurationError:
+        """An error that names the line of `path` below this table, or of the nearest thing above it that has one."""
+        full: KeyPath = (*self.path, *path)
+        name = ".".join(str(part) for part in full if isinstance(part, str))
+        while full and full not in self.places.lines:
+            full = full[:-1]
+        at = f", line {self.places.lines[full]}" if full else ""
+        return ConfigurationError(f"{self.places.file}{at}: {name + ': ' if name else ''}{problem}", hint=hint)
+
+    def build(self, make: Callable[..., _T], *arguments: Any, **values: Any) -> _T:
+        """Call `make`; a fault it finds gets its line."""
+        try:
+            return make(*arguments, **{key: value for key, value in values.items() if value is not None})
+        except PolicyFault as fault:
+            raise self.fail(fault.problem, *fault.path, hint=fault.hint or None) from fault
+
+    def _take(self, key: str) -> Any:
+        self.known.append(key)
+        value = self.left.pop(key, None)
+        if value in ("", [], {}):
+            raise self.fail("is empty", key, hint="Leave the key out to get its default, or give it a value.")
+        return value
+
+    def section(self, key: str) -> _Section:
+        value = self._take(key) if self.left.get(key) != {} else self.left.pop(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.fail(f"wanted a table, seen {_kind(value)}", key)
+        return _Section(self.places, (*self.path, key), value or {})
+
+    def sections(self, key: str) -> list[_Section]:
+        value = self._take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.fail(f"wanted [[{'.'.join(map(str, self.path))}.{key}]] tables, seen {_kind(value)}", key)
+        return [_Section(self.places, (*self.path, key, index), item) for index, item in enumerate(value)]
+
+    def text(self, key: str) -> str | None:
+        value = self._take(key)
+        if value is not None and not isinstance(value, str):
+            hint = "Several releases stand in [[policy.accept]] tables." if isinstance(value, list) else None
+            raise self.fail(f"wanted a string, seen {_kind(value)}", key, hint=hint)
+        return value
+
+    def number(self, key: str) -> int | None:
+        value = self._take(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise self.fail(f"wanted a whole number, seen {_kind(value)}", key)
+        return value
+
+    def texts(self, key: str, *, or_one: bool = False) -> tuple[str, ...] | None:
+        value = self._take(key)
+        if value is None:
+            return None
+        if or_one and isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list):
+            raise self.fail(f"wanted a list of strings, seen {_kind(value)}", key)
+        for index, item in enumerate(value):
+            if not isinstance(item, str):
+                raise self.fail(f"wanted a string, seen {_kind(item)}", key, index)
+        return tuple(value)
+
+    def seconds(self, key: str) -> float | None:
+        """A duration: a number of seconds, or digits with s, m, h or d."""
+        value = self._take(key)
+        if value is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value if isinstance(value, str) else "")
+        if found is not None:
+            return float(int(found[1]) * _UNITS[found[2]])
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fail(f'wanted seconds or a time such as "10m", seen {value!r}', key)
+        return float(value)
+
+    def finish(self) -> None:
+        for key in self.left:
+            raise self.fail(f"unknown key; known here: {', '.join(dict.fromkeys(self.known))}", key)
+
+
+def _kind(value: object) -> str:
+    words = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    return words.get(type(value), f"a {type(value).__name__}")
+
+
+def _trust(section: _Section, base: Path | None) -> TrustPolicy:
+    values = {
+        "anchors": section.texts("anchors"),
+        "endorsements": section.texts("endorsements"),
+        "freshness": section.text("freshness"),
+        "max_certificate_age": section.seconds("max_certificate_age"),
+        "binding": section.text("binding"),
+        "max_age": section.seconds("max_age"),
+        "simulated": section.text("simulated"),
+    }
+    section.finish()
+    section.build(TrustPolicy, **values)  # as written, so that a fault shows what the file says
+    for key, words in (("anchors", ("intel",)), ("endorsements", ("stapled", "pcs"))):
+        values[key] = _resolve(values[key], words, base)
+    return section.build(TrustPolicy, **values)
+
+
+def _resolve(values: Any, words: tuple[str, ...], base: Path | None) -> tuple[str, ...] | None:
+    """Make relative paths absolute: a policy means the same wherever it is used from."""
+    if values is None or base is None:
+        return None if values is None else tuple(values)
+    return tuple(value if value in words or "://" in value else str((base / value).absolute()) for value in values)
+
+
+def _rules(section: _Section) -> Rules:
+    values: dict[str, Any] = {
+        "tee": _tee(section),
+        "tcb_statuses": section.texts("tcb_statuses"),
+        "advisories": _advisories(section),
+        "refused_advisories": section.texts("refused_advisories"),
+        "min_tcb_evaluation_data_number": section.number("min_tcb_evaluation_data_number"),
+        "debug": section.text("debug"),
+        "sept_ve_disable": section.text("sept_ve_disable"),
+        "service_td": section.text("service_td"),
+        "migratable": section.text("migratable"),
+    }
+    values |= {name: section.texts(name, or_one=True) for name in TDX_LISTS}
+    values |= {name: _mask(section, name, size) for name, size in MASKS.items()}
+    releases = _releases(section)
+    section.finish()
+    return section.build(Rules, releases=releases, **values)
+
+
+def _tee(section: _Section) -> Tee | None:
+    word = section.text("tee")
+    if word is not None and word not in tuple(Tee):
+        raise section.fail(f"wanted one of {', '.join(Tee)}, seen {word!r}", "tee")
+    return None if word is None else Tee(word)
+
+
+def _advisories(section: _Section) -> tuple[str, ...] | None:
+    """A list of accepted advisories, or the word "none": an empty list would be silence."""
+    if section.left.get("advisories") == "none":
+        section.text("advisories")
+        return ()
+    return section.texts("advisories")
+
+
+def _mask(section: _Section, name: str, size: int) -> MaskedValue | None:
+    value, mask = section.text(name), section.text(f"{name}_mask")
+    if value is None and mask is not None:
+        raise section.fail(f"a mask without {name}", f"{name}_mask")
+    return None if value is None else section.build(masked, value, mask, size, name)
+
+
+def _releases(section: _Section) -> tuple[Release, ...]:
+    """The one release named in [policy] itself, or those of the [[policy.accept]] tables."""
+    here = _release(section)
+    tables = section.sections("accept")
+    if here is not None and tables:
+        raise section.fail("code is named in [policy] as well; move it into a table of its own", "accept")
+    if here is not None:
+        return (here,)
+    releases = []
+    for table in tables:
+        release = _release(table, label=table.text("name"), tee=_tee(table))
+        table.finish()
+        if release is None:
+            raise table.fail(
+                "no identity rule in this table", hint="mrenclave, or mr_td with rtmr0 to rtmr3, or a signer."
+            )
+        releases.append(release)
+    return tuple(releases)
+
+
+def _release(section: _Section, label: str | None = None, tee: Tee | None = None) -> Release | None:
+    sgx: dict[str, Any] = {key: section.text(key) for key in SGX_KEYS[:2]}
+    sgx |= {key: section.number(key) for key in SGX_KEYS[2:]}
+    tdx: dict[str, Any] = {key: section.text(key) for key in TDX_KEYS[:-1]}
+    tdx["not_compared"] = section.texts("not_compared")
+    seen_sgx = next((key for key, value in sgx.items() if value is not None), None)
+    seen_tdx = next((key for key, value in tdx.items() if value is not None), None)
+    if seen_sgx and seen_tdx:
+        raise section.fail(f"{seen_tdx} is of TDX, {seen_sgx} of SGX: one release is of one kind", seen_tdx)
+    if tee is not None and (seen_sgx or seen_tdx) and tee != (Tee.SGX if seen_sgx else Tee.TDX):
+        raise section.fail(f"tee is {tee}, but {seen_sgx or seen_tdx} is of the other kind", "tee")
+    if seen_sgx:
+        return section.build(SgxRelease, label=label, **sgx)
+    if seen_tdx and tdx["mr_td"] is None:
+        raise section.fail("mr_td is missing beside it", seen_tdx)
+    return section.build(TdxRelease, label=label, **tdx) if seen_tdx else None
