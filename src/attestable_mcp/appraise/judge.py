@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from ..rats import AttestationResult, ClaimValue, ErrorReport, Finding, Outcome, Verdict, Verified
-from .policy import Policy
-from .rules import RULES, left_open
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.appraise.rules import RULES, left_open
+from attestable_mcp.rats import AttestationResult, ClaimValue, ErrorReport, Finding, Outcome, Verdict, Verified
 
 HINTS = {
     "simulated_evidence": (

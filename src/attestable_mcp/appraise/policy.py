@@ -15,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from ..errors import ConfigurationError
-from ..limits import LIMITS
-from ..rats import Tee
-from .lines import KeyPath
+from attestable_mcp.appraise.lines import KeyPath
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import Tee
 
 ACCEPTABLE_STATUSES = (
     "UpToDate",
@@ -409,7 +409,7 @@ class Policy:
         Raises:
             ConfigurationError: not TOML, unknown keys, empty or wrong values; the message names file and line.
         """
-        from .reading import read_policy  # reading builds these very types
+        from attestable_mcp.appraise.reading import read_policy  # reading builds these very types
 
         return read_policy(text, name, base)
 
@@ -420,7 +420,7 @@ class Policy:
         Raises:
             ConfigurationError: unreadable, too large, or as in `from_toml`.
         """
-        from .reading import load_policy
+        from attestable_mcp.appraise.reading import load_policy
 
         return load_policy(Path(path))
 

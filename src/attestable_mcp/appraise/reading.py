@@ -9,11 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ..errors import ConfigurationError
-from ..limits import LIMITS
-from ..rats import Tee
-from .lines import KeyPath, key_lines
-from .policy import (
+from attestable_mcp.appraise.lines import KeyPath, key_lines
+from attestable_mcp.appraise.policy import (
     MASKS,
     RTMRS,
     TDX_LISTS,
@@ -28,6 +25,9 @@ from .policy import (
     TrustPolicy,
     masked,
 )
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import Tee
 
 _T = TypeVar("_T")
 

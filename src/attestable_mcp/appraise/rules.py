@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..rats import Claims, Finding, Outcome, Tee, Verified
-from .policy import RTMRS, TDX_LISTS, Policy, Release, SgxRelease, TdxRelease
+from attestable_mcp.appraise.policy import RTMRS, TDX_LISTS, Policy, Release, SgxRelease, TdxRelease
+from attestable_mcp.rats import Claims, Finding, Outcome, Tee, Verified
 
 Rule = Callable[[Verified, Policy], Iterator[Finding]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..errors import ConfigurationError
-from ..rats import AttestationResult, Tee
-from .policy import DEFAULT_STATUSES, RTMRS, Policy
+from attestable_mcp.appraise.policy import DEFAULT_STATUSES, RTMRS, Policy
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.rats import AttestationResult, Tee
 
 _REGISTERS = {
     "mr_td": "the TD as it was built: its firmware",

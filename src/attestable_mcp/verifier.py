@@ -1,0 +1,358 @@
+"""The only orchestration: parse, gather, verify, appraise.
+
+A `Verifier` holds a policy, the sources of collateral and what it has verified before. Whatever a peer sends becomes a
+result: of this package's errors none leaves these methods, except `ConfigurationError`, which is ours and not the peer's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from attestable_mcp.appraise.judge import appraise
+from attestable_mcp.appraise.policy import Policy, TrustPolicy
+from attestable_mcp.bind.certificate import bind_certificate
+from attestable_mcp.endorse.base import EndorsementSource
+from attestable_mcp.endorse.files import FileSource
+from attestable_mcp.endorse.pcs import PcsSource
+from attestable_mcp.errors import (
+    AttestationError,
+    ChannelMismatch,
+    ConfigurationError,
+    EndorsementStale,
+    EndorsementUnavailable,
+    NotFresh,
+    UnsupportedEvidence,
+    VerificationError,
+)
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import (
+    AttestationResult,
+    Endorsements,
+    ErrorReport,
+    Evidence,
+    Finding,
+    Outcome,
+    Verdict,
+    Verified,
+)
+from attestable_mcp.verify import table
+from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, SIMULATED_ROOT, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.memory import Memory
+from attestable_mcp.wire import ratls
+from attestable_mcp.wire.intel import read_quote
+from attestable_mcp.wire.ratls import RatlsCertificate
+from attestable_mcp.wire.recognise import Certificate, recognise
+from attestable_mcp.wire.x509 import X509Leaf, pem_to_der, read_certificate
+
+_NO_CONNECTION = "this connection: the evidence is as old as its certificate, nothing ties it to a live connection"
+_NO_KEY = "any key or connection: bare evidence proves that it was made once, not who holds it now"
+_REPLACED = "the vendor's own root: the trust anchor was replaced for this call by"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appraisal:
+    """The result, and the verified claims where verification came so far. `verified` says nothing of the verdict."""
+
+    result: AttestationResult
+    verified: Verified | None = None
+
+
+class Watermarks:
+    """The highest TCB evaluation number met, by trust anchor, TEE and FMSPC (attack P4).
+
+    Only an admitted peer moves a mark: whoever is refused changes no state. Safe to share between threads; bounded.
+    """
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def check(self, verified: Verified) -> None:
+        """Refuse collateral that is older than what was admitted before.
+
+        Raises:
+            EndorsementStale: with the code `collateral_rollback`.
+        """
+        key, number = _mark(verified)
+        with self._lock:
+            highest = self._marks.get(key, 0)
+        if number is None or number >= highest:
+            return
+        finding = Finding(
+            check="intel.tcb_info.rollback",
+            outcome=Outcome.FAIL,
+            wanted=f"evaluation number {highest} or higher, as met before",
+            seen=str(number),
+            code="collateral_rollback",
+        )
+        raise EndorsementStale(
+            f"TCB evaluation number of FMSPC {key[2]}: wanted {highest} or higher, as met before, seen {number}",
+            findings=(*verified.findings, finding),
+            code="collateral_rollback",
+            hint="Somebody serves validly signed, but older collateral. Fetch it anew, or ask the server to.",
+        )
+
+    def raise_to(self, verified: Verified) -> None:
+        """Remember the number of an admitted peer."""
+        key, number = _mark(verified)
+        with self._lock:
+            if number is not None and (key in self._marks or len(self._marks) < self.MOST):
+                self._marks[key] = max(number, self._marks.get(key, 0))
+
+
+def _mark(verified: Verified) -> tuple[tuple[str, str, str], int | None]:
+    claims = verified.claims
+    return (verified.anchor, str(claims.tee), str(claims.values.get("fmspc", ""))), claims.tcb_evaluation_data_number
+
+
+class Verifier:
+    """Judges evidence by one policy. Safe to share between threads.
+
+    `sources` and `anchors` override what the policy's `[trust]` names; `memory` and `watermarks` may be shared between
+    verifiers. `clock` counts seconds for the deadline of fetching only; the time of judgement is always handed in as `at`.
+
+    Raises:
+        ConfigurationError: an anchor or a source that the policy names cannot be read.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        sources: Sequence[EndorsementSource] | None = None,
+        anchors: TrustAnchors | None = None,
+        memory: Memory | None = None,
+        watermarks: Watermarks | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy = policy
+        self.anchors = resolve_anchors(policy.trust) if anchors is None else anchors
+        self._sources = resolve_sources(policy.trust) if sources is None else tuple(sources)
+        self._memory = Memory() if memory is None else memory
+        self._watermarks = watermarks or Watermarks()
+        self._clock = clock
+
+    def appraise_evidence(self, evidence: Evidence, *, stapled: Endorsements | None = None, at: datetime) -> Appraisal:
+        """Prove and judge one piece of evidence. Whose key or connection it speaks of is for the caller to bind.
+
+        `stapled` is what the peer itself handed over; `at` is timezone-aware.
+        """
+        try:
+            return self._judge(self._prove(evidence, stapled, at))
+        except ConfigurationError:
+            raise
+        except AttestationError as error:
+            return self._failed(error, at, evidence.digest)
+
+    def appraise_certificate(self, der: bytes, at: datetime) -> Appraisal:
+        """Prove and judge the evidence in an RA-TLS certificate, and that it speaks of the certificate's key.
+
+        The certificate's validity is checked before any work on evidence and before anything is fetched (attack C1).
+        Under `freshness = "connection"` the caller still has to bind the connection.
+        """
+        digest = ""
+        try:
+            certificate = ratls.read(der)
+            self._in_time(certificate.leaf, at)
+            _bound_to_key(certificate)
+            evidence = certificate.evidence[0].evidence
+            digest = evidence.digest
+            verified = self._prove(evidence, certificate.endorsements, at)
+            bind_certificate(certificate, verified, at)
+            return self._judge(verified, *self._certificate_leaves_open())
+        except ConfigurationError:
+            raise
+        except AttestationError as error:
+            return self._failed(error, at, digest)
+
+    def appraise_source(self, data: bytes, at: datetime, *, stapled: Endorsements | None = None) -> Appraisal:
+        """Prove and judge a file's bytes, recognised by content. A file proves nothing about a connection."""
+        try:
+            found = recognise(data)
+        except AttestationError as error:
+            return self._failed(error, at, "")
+        if isinstance(found, Certificate):
+            return _leaving_open(self.appraise_certificate(found.der, at), _NO_CONNECTION)
+        return _leaving_open(self.appraise_evidence(found, stapled=stapled, at=at), _NO_KEY)
+
+    def _prove(self, evidence: Evidence, stapled: Endorsements | None, at: datetime) -> Verified:
+        verified = self._gather(evidence, self._usable(stapled), at)
+        self._watermarks.check(verified)
+        return verified
+
+    def _usable(self, stapled: Endorsements | None) -> Endorsements:
+        wanted = "stapled" in self.policy.trust.endorsements
+        return stapled if stapled is not None and wanted else Endorsements()
+
+    def _gather(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
+        """Verify with what was stapled; where pieces are missing, ask the sources in turn.
+
+        What a source gives goes before what the peer gave, so that a peer's bad piece does not hide a good one.
+        """
+        try:
+            return self._verify(evidence, bag, at)
+        except EndorsementUnavailable as error:
+            missing = error
+        query = table.query(evidence)
+        deadline = self._clock() + LIMITS.endorsement_seconds
+        tried: list[str] = []
+        for source in self._sources:
+            left = deadline - self._clock()
+            if left <= 0:
+                tried.append(f"{source.name}: no time left")
+                break
+            try:
+                bag = source.fetch(query, deadline_seconds=left) + bag
+                return self._verify(evidence, bag, at)
+            except EndorsementUnavailable as error:
+                tried.append(f"{source.name}: {error.message}")
+        raise EndorsementUnavailable(
+            "; ".join([missing.message, *tried]),
+            code=missing.code,
+            hint=missing.hint if tried else "Name a source: endorsements in [trust], or --endorsements PATH.",
+        )
+
+    def _verify(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
+        return table.verify(evidence, bag, anchors=self.anchors, at=at, memory=self._memory)
+
+    def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
+        result = appraise(verified, self.policy)
+        if result.admitted:
+            self._watermarks.raise_to(verified)
+        appraisal = Appraisal(result=result, verified=verified)
+        return _leaving_open(appraisal, *open_ends, *self._replaced(verified))
+
+    def _replaced(self, verified: Verified) -> tuple[str, ...]:
+        names = [anchor.name for anchor in self.anchors.intel if anchor.replaced and anchor.name == verified.anchor_name]
+        return tuple(f"{_REPLACED} {name}" for name in names)
+
+    def _in_time(self, leaf: X509Leaf, at: datetime) -> None:
+        """Validity and age of the certificate. Raises: NotFresh."""
+        if not leaf.not_before <= at <= leaf.not_after:
+            raise NotFresh(
+                f"certificate: wanted valid at {_when(at)}, seen valid from {_when(leaf.not_before)} "
+                f"to {_when(leaf.not_after)}",
+                hint="Check both clocks; a server whose certificate has run out must issue a new one with new evidence.",
+            )
+        limit = self.policy.trust.certificate_age_limit
+        if limit is not None and at - leaf.not_before > timedelta(seconds=limit):
+            raise NotFresh(
+                f"certificate: wanted at most {limit:.0f} seconds old, seen issued at {_when(leaf.not_before)}",
+                hint="Ask the server to renew its certificate, or set max_certificate_age to what you accept.",
+            )
+
+    def _certificate_leaves_open(self) -> tuple[str, ...]:
+        return (_NO_CONNECTION,) if self.policy.trust.freshness == "certificate" else ()
+
+    def _failed(self, error: AttestationError, at: datetime, digest: str) -> Appraisal:
+        unavailable = isinstance(error, EndorsementUnavailable)
+        found = error.findings if isinstance(error, VerificationError) else ()
+        result = AttestationResult(
+            verdict=Verdict.UNAVAILABLE if unavailable else Verdict.REFUSED,
+            at=at,
+            findings=tuple(finding for finding in found if isinstance(finding, Finding)),
+            error=ErrorReport(code=error.code, message=error.message, hint=error.hint),
+            evidence_digest=digest,
+            policy=self.policy.name,
+        )
+        return Appraisal(result=result)
+
+
+def _when(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _leaving_open(appraisal: Appraisal, *sentences: str) -> Appraisal:
+    """Add to what is not proven, where anything was proven at all."""
+    if appraisal.verified is None or not sentences:
+        return appraisal
+    open_ends = tuple(dict.fromkeys((*appraisal.result.not_proven, *sentences)))
+    return replace(appraisal, result=replace(appraisal.result, not_proven=open_ends))
+
+
+def _bound_to_key(certificate: RatlsCertificate) -> None:
+    """Every piece of evidence in the certificate must speak of its key, the ones that are not verified further too.
+
+    Raises:
+        UnsupportedEvidence: there is none.
+        ChannelMismatch: one speaks of another key.
+    """
+    if not certificate.evidence:
+        raise UnsupportedEvidence(
+            "certificate: wanted evidence in an extension, seen none",
+            hint="This is an ordinary certificate. Reach the server through its attested address.",
+        )
+    for piece in certificate.evidence:
+        seen = read_quote(piece.evidence.body).report_data
+        if seen != piece.report_data:
+            raise ChannelMismatch(
+                f"certificate, {piece.source}: wanted report data {piece.report_data.hex()}, seen {seen.hex()}",
+                hint="The evidence was made for another key. Treat the peer as hostile.",
+            )
+
+
+def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
+    """The trust anchors that a policy names. The simulated root stands among them, marked: judged, it is refused by name.
+
+    Raises:
+        ConfigurationError: a file that cannot be read or holds no certificate.
+    """
+    found: list[TrustAnchor] = []
+    for name in trust.anchors:
+        found += [INTEL_SGX_ROOT] if name == "intel" else anchors_from_file(Path(name))
+    if "intel" in trust.anchors or trust.simulated == "accept":
+        found.append(SIMULATED_ROOT)
+    return TrustAnchors(intel=tuple(dict.fromkeys(found)))
+
+
+def anchors_from_file(path: Path) -> list[TrustAnchor]:
+    """Trust anchors out of a PEM file of root certificates; each is marked as replacing the vendor's.
+
+    Raises:
+        ConfigurationError: unreadable, too large, or without a certificate.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LIMITS.endorsement + 1)
+    except OSError as error:
+        raise ConfigurationError(f"trust anchor {path}: {error.strerror or error}", hint="Check the path.") from error
+    if len(data) > LIMITS.endorsement:
+        raise ConfigurationError(f"trust anchor {path}: more than {LIMITS.endorsement} bytes")
+    try:
+        roots = [read_certificate(der) for der in pem_to_der(data)]
+    except AttestationError as error:
+        raise ConfigurationError(f"trust anchor {path}: {error.message}", hint="Give PEM certificates.") from error
+    if not roots:
+        raise ConfigurationError(f"trust anchor {path}: no certificate in it", hint="Give PEM certificates.")
+    return [_anchor(root.spki, path) for root in roots]
+
+
+def _anchor(spki: bytes, path: Path) -> TrustAnchor:
+    digest = hashlib.sha256(spki).hexdigest()
+    simulated = digest == SIMULATED_ROOT.spki_sha256  # naming its file must not launder the simulated root
+    return TrustAnchor(name=f"{path.name}", spki_sha256=digest, simulated=simulated, replaced=True)
+
+
+def resolve_sources(trust: TrustPolicy) -> tuple[EndorsementSource, ...]:
+    """The sources that a policy names, in its order; "stapled" is no source, it comes with the evidence.
+
+    Raises:
+        ConfigurationError: a path or URL that cannot be a source.
+    """
+    return tuple(_source(name) for name in trust.endorsements if name != "stapled")
+
+
+def _source(name: str) -> EndorsementSource:
+    if name == "pcs":
+        return PcsSource()
+    if name.startswith(("https://", "http://")):
+        return PcsSource(name)
+    return FileSource(Path(name))
