@@ -1,7 +1,7 @@
 """The only orchestration: parse, gather, verify, appraise.
 
 A `Verifier` holds a policy, the sources of collateral and what it has verified before. Whatever a peer sends becomes a
-result: of this package's errors none leaves these methods, except `ConfigurationError`, which is ours and not the peer's.
+result: of this package's errors none leaves these methods but `ConfigurationError`, which is ours and not the peer's.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Verifier:
     """Judges evidence by one policy. Safe to share between threads.
 
     `sources` and `anchors` override what the policy's `[trust]` names; `memory` and `watermarks` may be shared between
-    verifiers. `clock` counts seconds for the deadline of fetching only; the time of judgement is always handed in as `at`.
+    verifiers. `clock` counts seconds for the deadline of fetching only; the time of judgement is handed in as `at`.
 
     Raises:
         ConfigurationError: an anchor or a source that the policy names cannot be read.
@@ -231,7 +231,9 @@ class Verifier:
         return _leaving_open(appraisal, *open_ends, *self._replaced(verified))
 
     def _replaced(self, verified: Verified) -> tuple[str, ...]:
-        names = [anchor.name for anchor in self.anchors.intel if anchor.replaced and anchor.name == verified.anchor_name]
+        names = [
+            anchor.name for anchor in self.anchors.intel if anchor.replaced and anchor.name == verified.anchor_name
+        ]
         return tuple(f"{_REPLACED} {name}" for name in names)
 
     def _in_time(self, leaf: X509Leaf, at: datetime) -> None:
@@ -240,7 +242,7 @@ class Verifier:
             raise NotFresh(
                 f"certificate: wanted valid at {_when(at)}, seen valid from {_when(leaf.not_before)} "
                 f"to {_when(leaf.not_after)}",
-                hint="Check both clocks; a server whose certificate has run out must issue a new one with new evidence.",
+                hint="Check both clocks; a server whose certificate has run out must issue a new one.",
             )
         limit = self.policy.trust.certificate_age_limit
         if limit is not None and at - leaf.not_before > timedelta(seconds=limit):
@@ -300,7 +302,7 @@ def _bound_to_key(certificate: RatlsCertificate) -> None:
 
 
 def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
-    """The trust anchors that a policy names. The simulated root stands among them, marked: judged, it is refused by name.
+    """The trust anchors that a policy names. The simulated root stands among them, marked, to be refused by name.
 
     Raises:
         ConfigurationError: a file that cannot be read or holds no certificate.

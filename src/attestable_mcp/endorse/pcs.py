@@ -1,0 +1,359 @@
+"""Collateral from Intel's Provisioning Certification Service, version 4, or a caching service (PCCS) that speaks it.
+
+Addresses and headers: "API for Intel SGX and TDX Provisioning Certification Service", version 4
+(api.portal.trustedservices.intel.com). A PCCS differs in one point: it serves the root's revocation list itself, in
+hex, where Intel names a file on another host. Nothing here is believed: pieces are taken apart, and `verify` judges.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import queue
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import httpx2
+import platformdirs
+from cryptography import x509
+
+from attestable_mcp.endorse.cache import Answer, DiskCache
+from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
+
+INTEL_PCS = "https://api.trustedservices.intel.com"
+INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+
+_CHAIN_HEADERS = ("tcb-info-issuer-chain", "sgx-enclave-identity-issuer-chain", "sgx-pck-crl-issuer-chain")
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+_RETRY = "Try again later, name another source in [trust] endorsements, or have the server staple its collateral."
+
+PieceKind = Literal["tcb-info", "qe-identity", "pck-crl", "root-crl"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """One answer that is needed, and where it is had."""
+
+    kind: PieceKind
+    url: str
+
+
+class PcsSource:
+    """Fetches TCB info, QE identity and both revocation lists for one platform. Safe to share between threads.
+
+    `base_url` is the PCS or PCCS up to before `/sgx/…`; plain http has to be spelled out in it. `cache_dir` None is the
+    user's cache folder. `update` "early" asks for the evaluation that Intel publishes ahead of the standard one. `now`
+    tells the time for the cache's sake only.
+
+    Raises:
+        ConfigurationError: the address is no http(s) URL, or carries a password, a query or a fragment.
+    """
+
+    def __init__(
+        self,
+        base_url: str = INTEL_PCS,
+        cache_dir: Path | None = None,
+        update: Literal["standard", "early"] = "standard",
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.base_url = _checked(base_url)
+        if update not in ("standard", "early"):
+            raise ConfigurationError(f"update: wanted standard or early, seen {update!r}")
+        self.update = update
+        self.cache = DiskCache(cache_dir or platformdirs.user_cache_path("attestable-mcp", appauthor=False) / "pcs")
+        self._now = now
+
+    @property
+    def name(self) -> str:
+        """Words for reports, such as `PCS https://api.trustedservices.intel.com`."""
+        return f"PCS {self.base_url}"
+
+    def fetch(self, query: EndorsementQuery, *, deadline_seconds: float = LIMITS.endorsement_seconds) -> Endorsements:
+        """Collateral for `query`, from the cache or the network, within `deadline_seconds` over all.
+
+        Raises:
+            EndorsementUnavailable: it could not be had whole: no connection, time out, refusal, or an unusable answer.
+        """
+        answers: dict[PieceKind, Answer] = {}
+        missing: list[_Piece] = []
+        for piece in self._pieces(query):
+            held = self._cached(piece)
+            if held is None:
+                missing.append(piece)
+            else:
+                answers[piece.kind] = held
+        if missing:
+            answers |= self._fetch(missing, deadline_seconds)
+        return _assemble(answers, self.name)
+
+    def _pieces(self, query: EndorsementQuery) -> tuple[_Piece, ...]:
+        """The addresses to ask. The query comes out of unproven evidence: nothing of it enters a URL unchecked."""
+        fmspc, ca = query.parameters.get("fmspc", ""), query.parameters.get("pck_ca", "")
+        if not re.fullmatch(r"[0-9a-f]{12}", fmspc):
+            raise _unavailable(self.base_url, f"fmspc: wanted 12 lower-case hex digits, seen {fmspc[:40]!r}")
+        if ca not in ("processor", "platform"):
+            raise _unavailable(self.base_url, f"pck_ca: wanted processor or platform, seen {ca[:40]!r}")
+        tee = f"{self.base_url}/{query.tee}/certification/v4"
+        sgx = f"{self.base_url}/sgx/certification/v4"
+        early = "&update=early" if self.update == "early" else ""
+        root = INTEL_ROOT_CRL if self.base_url == INTEL_PCS else f"{sgx}/rootcacrl"
+        return (
+            _Piece(kind="tcb-info", url=f"{tee}/tcb?fmspc={fmspc}{early}"),
+            _Piece(kind="qe-identity", url=f"{tee}/qe/identity{'?' + early[1:] if early else ''}"),
+            _Piece(kind="pck-crl", url=f"{sgx}/pckcrl?ca={ca}&encoding=der"),
+            _Piece(kind="root-crl", url=root),
+        )
+
+    def _cached(self, piece: _Piece) -> Answer | None:
+        """A stored answer that still reads as what it should be."""
+        now = self._now()
+        answer = self.cache.get(piece.url, now)
+        if answer is None:
+            return None
+        try:
+            return answer if now < _expiry(piece, answer) else None
+        except EndorsementUnavailable:
+            return None
+
+    def _fetch(self, pieces: list[_Piece], seconds: float) -> dict[PieceKind, Answer]:
+        """Fetch all pieces at once, in a thread with a loop of its own: so the deadline holds even where a peer drips
+        its headers or name resolution hangs, and callers inside a running loop are welcome."""
+        done: queue.SimpleQueue[dict[PieceKind, Answer] | BaseException] = queue.SimpleQueue()
+        work = partial(_fetch_all, pieces, seconds)
+        threading.Thread(target=_run, args=(work, done), name="collateral", daemon=True).start()
+        try:
+            outcome = done.get(timeout=seconds + 0.5)
+        except queue.Empty:
+            outcome = _unavailable(self.base_url, f"no whole answer within {seconds:.1f} seconds")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        for piece in pieces:
+            self.cache.put(piece.url, outcome[piece.kind], _expiry(piece, outcome[piece.kind]))
+        return outcome
+
+
+def _checked(url: str) -> str:
+    """The base address without a trailing slash."""
+    try:
+        parts = urlsplit(url)
+        odd = parts.query or parts.fragment or parts.username or parts.password or not parts.hostname
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"collateral service {url!r}: {error}") from error
+    if parts.scheme not in ("https", "http") or odd or not url.isprintable() or " " in url:
+        raise ConfigurationError(
+            f"collateral service: wanted an address such as https://pccs.example:8081, seen {url!r}",
+            hint="Give scheme, host, port and path only, up to before /sgx/certification.",
+        )
+    return url.rstrip("/")
+
+
+def _unavailable(where: str, what: str, hint: str = _RETRY) -> EndorsementUnavailable:
+    return EndorsementUnavailable(f"collateral from {where}: {what}", hint=hint)
+
+
+def _run(work: Callable[[], Any], done: queue.SimpleQueue[dict[PieceKind, Answer] | BaseException]) -> None:
+    try:
+        done.put(anyio.run(work, backend="asyncio"))
+    except BaseException as error:  # noqa: BLE001 - carried to the caller's thread and raised there
+        done.put(error)
+
+
+async def _fetch_all(pieces: list[_Piece], seconds: float) -> dict[PieceKind, Answer]:
+    """Every piece, or the first trouble met."""
+    answers: dict[PieceKind, Answer] = {}
+    troubles: list[EndorsementUnavailable] = []
+
+    async def one(client: httpx2.AsyncClient, piece: _Piece) -> None:
+        try:
+            answer = await _get(client, piece.url)
+            _expiry(piece, answer)  # an answer that cannot be read is no answer, and is not stored
+            answers[piece.kind] = answer
+        except EndorsementUnavailable as error:
+            troubles.append(error)
+            tasks.cancel_scope.cancel()
+
+    timeout = httpx2.Timeout(seconds, connect=min(seconds, LIMITS.connect_seconds))
+    headers = {"Accept-Encoding": "identity", "User-Agent": "attestable-mcp"}
+    with anyio.move_on_after(seconds):
+        async with httpx2.AsyncClient(timeout=timeout, headers=headers, follow_redirects=False) as client:
+            async with anyio.create_task_group() as tasks:
+                for piece in pieces:
+                    tasks.start_soon(one, client, piece)
+    if troubles:
+        raise troubles[0]
+    late = [piece.url for piece in pieces if piece.kind not in answers]
+    if late:
+        raise _unavailable(late[0], f"no whole answer within {seconds:.1f} seconds")
+    return answers
+
+
+async def _get(client: httpx2.AsyncClient, url: str) -> Answer:
+    """One answer, capped while it streams. Raises: EndorsementUnavailable."""
+    try:
+        async with client.stream("GET", url) as response:
+            _check_head(url, response)
+            body = bytearray()
+            async for chunk in response.aiter_raw(64 * 1024):
+                body += chunk
+                if len(body) > LIMITS.endorsement:
+                    raise _unavailable(url, f"wanted at most {LIMITS.endorsement} bytes, seen more")
+            headers = {name: response.headers[name] for name in _CHAIN_HEADERS if name in response.headers}
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        raise _unavailable(url, f"{type(error).__name__} {error}".strip()) from error
+    except (OSError, ValueError) as error:  # TLS settings and proxies named by the environment
+        raise _unavailable(url, f"{type(error).__name__} {error}".strip()) from error
+    return Answer(body=bytes(body), headers=MappingProxyType(headers))
+
+
+def _check_head(url: str, response: httpx2.Response) -> None:
+    status = response.status_code
+    if status == 404:
+        raise _unavailable(url, "status 404: the service knows no such platform", "Check that the platform is a "
+                           "production one that Intel (or your PCCS) holds collateral for.")  # fmt: skip
+    if status == 429:
+        after = response.headers.get("retry-after", "")
+        wait = f", asks to wait {after} seconds" if after.isascii() and after.isdigit() else ""
+        raise _unavailable(url, f"status 429: too many requests{wait}")
+    if 300 <= status < 400:
+        raise _unavailable(url, f"status {status}: redirects are not followed", "Name the final address as the source.")
+    if status != 200:
+        raise _unavailable(url, f"wanted status 200, seen {status}")
+    coding = response.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise _unavailable(url, f"wanted a plain body, seen content encoding {coding[:40]!r}")
+
+
+# --- taking answers apart ---------------------------------------------------------------------------------------------
+
+
+def _expiry(piece: _Piece, answer: Answer) -> datetime:
+    """When the answer says that it runs out (UTC), read without trust. Raises: EndorsementUnavailable if unreadable."""
+    if piece.kind in ("tcb-info", "qe-identity"):
+        _, _, document = split_signed(answer.body, piece.url)
+        moment = document.get("nextUpdate")
+        try:
+            found = datetime.fromisoformat(str(moment))
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise _unavailable(piece.url, "no readable nextUpdate in the answer") from error
+    try:
+        limit = x509.load_der_x509_crl(_crl(answer.body)).next_update_utc
+    except ValueError as error:
+        raise _unavailable(piece.url, f"wanted a revocation list, seen something else: {error}") from error
+    if limit is None:
+        raise _unavailable(piece.url, "a revocation list without nextUpdate")
+    return limit
+
+
+def split_signed(body: bytes, where: str = "answer") -> tuple[bytes, bytes, dict[str, Any]]:
+    """Split `{"tcbInfo":{…},"signature":"…"}` into the exact signed bytes, the signature and the parsed document.
+
+    The document's bytes are never written anew: the signature covers them as served. The name of the one key beside
+    `signature` is not judged here.
+
+    Raises:
+        EndorsementUnavailable: the bytes have no such shape.
+    """
+    try:
+        text = body.decode("utf-8")
+        members = _members(text)
+    except (ValueError, RecursionError) as error:
+        raise _unavailable(where, f"wanted a signed JSON document, seen something else: {error}") from error
+    signature = members.pop("signature", None)
+    if signature is None or len(members) != 1:
+        raise _unavailable(where, "wanted one document and its signature in the answer")
+    ((start, end, document),) = members.values()
+    if not isinstance(document, dict) or not isinstance(signature[2], str):
+        raise _unavailable(where, "wanted a document and a signature in hex")
+    try:
+        return text[start:end].encode(), bytes.fromhex(signature[2]), document
+    except ValueError as error:
+        raise _unavailable(where, f"signature: wanted hex, {error}") from error
+
+
+def _members(text: str) -> dict[str, tuple[int, int, Any]]:
+    """The members of the outermost JSON object with the span of each value. Raises: ValueError."""
+    decoder, found = json.JSONDecoder(), {}
+    at = _expect(text, _blank(text, 0), "{")
+    while True:
+        key, at = decoder.raw_decode(text, at)
+        if not isinstance(key, str) or key in found:
+            raise ValueError("a repeated or unnamed member")
+        start = _blank(text, _expect(text, _blank(text, at), ":"))
+        value, at = decoder.raw_decode(text, start)
+        found[key] = (start, at, value)
+        at = _blank(text, at)
+        if text[at : at + 1] == "}":
+            break
+        at = _blank(text, _expect(text, at, ","))
+    if _blank(text, at + 1) != len(text):
+        raise ValueError("text after the end")
+    return found
+
+
+def _blank(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _expect(text: str, at: int, letter: str) -> int:
+    if text[at : at + 1] != letter:
+        raise ValueError(f"wanted {letter!r} at {at}")
+    return _blank(text, at + 1)
+
+
+def _crl(body: bytes) -> bytes:
+    """DER of a revocation list that is served as DER, or by a PCCS in hex."""
+    if body[:1] == b"\x30":
+        return body
+    try:
+        return bytes.fromhex(body.decode("ascii").strip())
+    except ValueError as error:
+        raise ValueError("neither DER nor hex") from error
+
+
+def _chain(answer: Answer, header: str, where: str) -> tuple[bytes, ...]:
+    """The issuer chain out of a header: concatenated PEM, URL-encoded; DER, in the order served."""
+    text = unquote(answer.headers.get(header, ""))
+    blocks = _PEM.findall(text)
+    if not 0 < len(blocks) <= LIMITS.chain:
+        raise _unavailable(where, f"header {header}: wanted 1 to {LIMITS.chain} certificates, seen {len(blocks)}")
+    try:
+        return tuple(binascii.a2b_base64("".join(block.split()), strict_mode=True) for block in blocks)
+    except ValueError as error:
+        raise _unavailable(where, f"header {header}: not base64: {error}") from error
+
+
+_DOCUMENTS: tuple[tuple[PieceKind, DocumentKind, str], ...] = (
+    ("tcb-info", DocumentKind.INTEL_TCB_INFO, _CHAIN_HEADERS[0]),
+    ("qe-identity", DocumentKind.INTEL_QE_IDENTITY, _CHAIN_HEADERS[1]),
+)
+
+
+def _assemble(answers: dict[PieceKind, Answer], where: str) -> Endorsements:
+    documents = []
+    for piece, kind, header in _DOCUMENTS:
+        answer = answers[piece]
+        body, signature, _ = split_signed(answer.body, where)
+        chain = _chain(answer, header, where)
+        documents.append(SignedDocument(kind=kind, body=body, signature=signature, issuer_chain=chain))
+    return Endorsements(
+        certificates=_chain(answers["pck-crl"], _CHAIN_HEADERS[2], where),
+        crls=(_crl(answers["root-crl"].body), _crl(answers["pck-crl"].body)),
+        documents=tuple(documents),
+        sources=(where,),
+    )
