@@ -98,7 +98,7 @@ class _Reader:
             raise self.fail("text that is not UTF-8") from error
 
     def chunks(self, major: int) -> bytes:
-        parts = []
+        parts: list[bytes] = []
         while True:
             kind, argument = self.head()
             if kind == 7 and argument == _INDEFINITE:

@@ -1,0 +1,255 @@
+"""TPM 2.0 quotes: TPMS_ATTEST and TPMT_SIGNATURE, and the CBOR map in which a quote travels as evidence.
+
+Source: TCG TPM 2.0 Library Part 2 (structures), §10.12 (attestation) and §11.3
+(signatures). All integers are big-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.wire import cbor
+
+GENERATED = 0xFF544347
+"""`\\xffTCG`: a structure that the TPM itself made. A restricted key signs nothing else that starts with it."""
+ATTEST_QUOTE = 0x8018
+HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
+DIGEST_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+SCHEMES = {0x0014: "rsassa", 0x0016: "rsapss", 0x0018: "ecdsa"}
+RESETTABLE = (16, 23)
+"""PCRs that anybody on the machine can reset: they prove nothing (PC Client Platform TPM Profile, §4.6)."""
+_PCRS = 24
+_BANKS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """PCRs of one bank that a quote covers, ascending."""
+
+    bank: str
+    pcrs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """A parsed TPMS_ATTEST of type quote. `raw` is the span that the signature covers."""
+
+    raw: bytes
+    qualified_signer: bytes
+    extra_data: bytes
+    clock: int
+    reset_count: int
+    restart_count: int
+    safe: bool
+    firmware_version: int
+    selection: tuple[Selection, ...]
+    pcr_digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """`scheme` is rsassa, rsapss or ecdsa; `value` is the RSA signature, or r || s of equal length for ECDSA."""
+
+    scheme: str
+    hash: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmEvidence:
+    """What a TPM sends: quote, signature, attestation key, and the PCR values that the quote's digest covers.
+
+    `ak` is the DER SubjectPublicKeyInfo. `pcrs` maps bank -> PCR -> value. `event_log` is empty where none was sent.
+    """
+
+    quote: bytes
+    signature: bytes
+    ak: bytes
+    pcrs: Mapping[str, Mapping[int, bytes]]
+    event_log: bytes = b""
+
+
+class _Reader:
+    """Big-endian fields of one structure, every one bounded by what is there."""
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data = data
+        self.at = 0
+        self.what = what
+
+    def take(self, size: int, field: str) -> bytes:
+        if size > len(self.data) - self.at:
+            seen = len(self.data) - self.at
+            raise MalformedEvidence(f"{self.what}: wanted {size} bytes, seen {seen}", field=field, offset=self.at)
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self, size: int, field: str) -> int:
+        return int.from_bytes(self.take(size, field), "big")
+
+    def sized(self, field: str, most: int = 512) -> bytes:
+        size = self.number(2, field)
+        if size > most:
+            raise MalformedEvidence(
+                f"{self.what}: wanted at most {most} bytes, seen {size}", field=field, offset=self.at
+            )
+        return self.take(size, field)
+
+    def end(self) -> None:
+        if self.at != len(self.data):
+            raise MalformedEvidence(f"{self.what}: bytes after the structure", field=self.what, offset=self.at)
+
+
+def read_quote(data: bytes) -> Quote:
+    """Read a TPMS_ATTEST; only a quote that a TPM generated is one. Raises: MalformedEvidence, UnsupportedEvidence."""
+    reader = _Reader(data, "TPMS_ATTEST")
+    if (magic := reader.number(4, "magic")) != GENERATED:
+        raise MalformedEvidence(f"TPMS_ATTEST: wanted magic ff544347, seen {magic:08x}", field="magic", offset=0)
+    if (kind := reader.number(2, "type")) != ATTEST_QUOTE:
+        raise UnsupportedEvidence(f"TPMS_ATTEST: wanted type 8018 (quote), seen {kind:04x}")
+    quote = Quote(
+        raw=data,
+        qualified_signer=reader.sized("qualifiedSigner"),
+        extra_data=reader.sized("extraData"),
+        clock=reader.number(8, "clock"),
+        reset_count=reader.number(4, "resetCount"),
+        restart_count=reader.number(4, "restartCount"),
+        safe=reader.number(1, "safe") == 1,
+        firmware_version=reader.number(8, "firmwareVersion"),
+        selection=_selections(reader),
+        pcr_digest=reader.sized("pcrDigest"),
+    )
+    reader.end()
+    return quote
+
+
+def _selections(reader: _Reader) -> tuple[Selection, ...]:
+    count = reader.number(4, "pcrSelect")
+    if count > _BANKS:
+        raise MalformedEvidence(f"TPMS_ATTEST: wanted at most {_BANKS} banks, seen {count}", field="pcrSelect")
+    found = tuple(_selection(reader) for _ in range(count))
+    if len({selection.bank for selection in found}) != len(found):
+        raise MalformedEvidence("TPMS_ATTEST: a bank selected twice", field="pcrSelect")
+    return found
+
+
+def _selection(reader: _Reader) -> Selection:
+    bank = _hash(reader.number(2, "pcrSelect.hash"))
+    bits = int.from_bytes(reader.take(reader.number(1, "sizeofSelect"), "pcrSelect"), "little")
+    if bits >> _PCRS:
+        raise MalformedEvidence("TPMS_ATTEST: a PCR over 23 selected", field="pcrSelect")
+    return Selection(bank=bank, pcrs=tuple(number for number in range(_PCRS) if bits >> number & 1))
+
+
+def _hash(number: int) -> str:
+    if number not in HASHES:
+        raise UnsupportedEvidence(f"TPM: wanted hash sha1, sha256, sha384 or sha512, seen algorithm {number:04x}")
+    return HASHES[number]
+
+
+def read_signature(data: bytes) -> Signature:
+    """Read a TPMT_SIGNATURE (RSASSA, RSAPSS or ECDSA). Raises: MalformedEvidence, UnsupportedEvidence."""
+    reader = _Reader(data, "TPMT_SIGNATURE")
+    scheme = SCHEMES.get(number := reader.number(2, "sigAlg"))
+    if scheme is None:
+        raise UnsupportedEvidence(f"TPMT_SIGNATURE: wanted RSASSA, RSAPSS or ECDSA, seen algorithm {number:04x}")
+    hash_name = _hash(reader.number(2, "hash"))
+    value = _ecdsa_value(reader) if scheme == "ecdsa" else reader.sized("signature", 1024)
+    reader.end()
+    return Signature(scheme=scheme, hash=hash_name, value=value)
+
+
+def _ecdsa_value(reader: _Reader) -> bytes:
+    r, s = reader.sized("signatureR", 66), reader.sized("signatureS", 66)
+    width = max(len(r), len(s))
+    return r.rjust(width, b"\0") + s.rjust(width, b"\0")
+
+
+def bare_rsassa(signature: bytes) -> Signature:
+    """An RSASSA SHA-256 signature without its TPMT_SIGNATURE head, as Azure's tools store it."""
+    return Signature(scheme="rsassa", hash="sha256", value=signature)
+
+
+def pcr_concatenation(quote: Quote, pcrs: Mapping[str, Mapping[int, bytes]]) -> bytes:
+    """The bytes whose digest a quote signs: the selected PCRs, bank by bank as selected, ascending.
+
+    Raises: MalformedEvidence where a selected value is missing or of the wrong size.
+    """
+    parts = []
+    for selection in quote.selection:
+        for number in selection.pcrs:
+            value = pcrs.get(selection.bank, {}).get(number)
+            if value is None or len(value) != DIGEST_SIZES[selection.bank]:
+                raise MalformedEvidence(
+                    f"TPM evidence: the quote covers {selection.bank} PCR {number}, but no such value was sent",
+                    field="pcrs",
+                )
+            parts.append(value)
+    return b"".join(parts)
+
+
+def write_evidence(evidence: TpmEvidence) -> bytes:
+    """Canonical CBOR: a map with version, quote, signature, ak, pcrs and, if any, event_log."""
+    body: dict[cbor.Key, cbor.Value] = {
+        "version": 1,
+        "quote": evidence.quote,
+        "signature": evidence.signature,
+        "ak": evidence.ak,
+        "pcrs": {bank: dict(values.items()) for bank, values in evidence.pcrs.items()},
+    }
+    if evidence.event_log:
+        body["event_log"] = evidence.event_log
+    return cbor.encode(body)
+
+
+def read_evidence(data: bytes) -> TpmEvidence:
+    """Read what `write_evidence` wrote. Raises: MalformedEvidence, UnsupportedEvidence (another version)."""
+    body = cbor.decode(data, field="tpm")
+    if not isinstance(body, dict) or body.keys() - {"event_log"} != {"version", "quote", "signature", "ak", "pcrs"}:
+        raise MalformedEvidence(
+            "TPM evidence: wanted a map of version, quote, signature, ak, pcrs, ?event_log", field="tpm"
+        )
+    if body["version"] != 1:
+        raise UnsupportedEvidence(f"TPM evidence: wanted version 1, seen {body['version']!r}")
+    return TpmEvidence(
+        quote=_octets(body["quote"], "quote", 2048),
+        signature=_octets(body["signature"], "signature", 2048),
+        ak=_octets(body["ak"], "ak", 2048),
+        pcrs=_read_pcrs(body["pcrs"]),
+        event_log=_octets(body.get("event_log", b""), "event_log", LIMITS.endorsement),
+    )
+
+
+def _octets(value: cbor.Value, field: str, most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > most:
+        raise MalformedEvidence(f"TPM evidence: wanted at most {most} bytes", field=field)
+    return value
+
+
+def _read_pcrs(value: cbor.Value) -> Mapping[str, Mapping[int, bytes]]:
+    if not isinstance(value, dict):
+        raise MalformedEvidence("TPM evidence: wanted a map of banks", field="pcrs")
+    return MappingProxyType({_bank(name): _read_bank(name, content) for name, content in value.items()})
+
+
+def _bank(name: object) -> str:
+    if not isinstance(name, str) or name not in DIGEST_SIZES:
+        raise MalformedEvidence(f"TPM evidence: no bank is called {name!r}", field="pcrs")
+    return name
+
+
+def _read_bank(name: object, content: cbor.Value) -> Mapping[int, bytes]:
+    if not isinstance(content, dict):
+        raise MalformedEvidence("TPM evidence: wanted a map of PCRs", field="pcrs")
+    found: dict[int, bytes] = {}
+    for number, value in content.items():
+        if not isinstance(number, int) or not 0 <= number < _PCRS:
+            raise MalformedEvidence("TPM evidence: wanted PCR numbers 0 to 23", field="pcrs")
+        if not isinstance(value, bytes) or len(value) != DIGEST_SIZES[_bank(name)]:
+            raise MalformedEvidence("TPM evidence: a PCR value of the wrong size", field=f"pcrs.{name}.{number}")
+        found[number] = value
+    return MappingProxyType(found)
