@@ -5,8 +5,8 @@
 >>> quote = vendor.quote_sgx(bytes(64), mrenclave=bytes(32))
 >>> endorsements = vendor.collateral(at=datetime(2026, 1, 1, tzinfo=UTC))
 
-The keys follow from the seed alone. The well-known seed stands in `keys`: whoever wants to can forge any quote under that
-root, which is why a policy has to say `simulated = "accept"` before one passes.
+The keys follow from the seed alone. The well-known seed stands in `keys`: whoever wants to can forge any quote under
+that root, which is why a policy has to say `simulated = "accept"` before one passes.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Vendor:
         )  # fmt: skip
 
     def collateral(self, *, at: datetime, tee: Tee = Tee.SGX, options: Collateral = _GOOD_COLLATERAL) -> Endorsements:
-        """Endorsements for this platform's quotes of kind `tee`, issued a day before `at` unless `options` say otherwise.
+        """Endorsements for this platform's quotes of kind `tee`, issued a day before `at` unless `options` differ.
 
         Raises:
             ValueError: `at` has no timezone.

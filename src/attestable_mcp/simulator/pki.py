@@ -1,4 +1,4 @@
-"""Certificates and revocation lists, with names, extensions and key usages like Intel's (SGX PCK Certificate and CRL Profile)."""
+"""Certificates and revocation lists, shaped like Intel's (SGX PCK Certificate and CRL Profile)."""
 
 from __future__ import annotations
 
