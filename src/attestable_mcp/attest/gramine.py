@@ -1,8 +1,8 @@
 """SGX evidence from inside Gramine, through the pseudo-files of `/dev/attestation` (Gramine docs, Attestation).
 
 Facts that shape this code: files exist only under SGX; their stat size is always 0, so they are read to the end;
-`user_report_data` takes its 64 bytes in ONE write call; `quote` is made when it is opened, so each quote needs a new open
-after the write, and a lock around the pair; every failure comes as a bare EACCES.
+`user_report_data` takes its 64 bytes in ONE write call; `quote` is made when it is opened, so each quote needs a new
+open after the write, and a lock around the pair; every failure comes as a bare EACCES.
 """
 
 from __future__ import annotations

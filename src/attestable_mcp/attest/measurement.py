@@ -129,8 +129,8 @@ def _module(name: str) -> dict[str, bytes]:
             f"module {name}: wanted a module on the import path, seen none",
             hint="run from the folder that holds it, or install it",
         )
-    for folder in spec.submodule_search_locations or ():
-        return _tree(Path(folder), f"code/{top}")
+    if spec.submodule_search_locations:
+        return _package(spec.submodule_search_locations, top)
     if spec.origin is None or not Path(spec.origin).is_file():
         return {f"code/{top}": _text(f"built in: {top}")}
     origin = Path(spec.origin)
@@ -145,11 +145,19 @@ def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
+def _package(folders: Iterable[str], top: str) -> dict[str, bytes]:
+    """All folders of a package: a namespace package may have several, of which the first on the path wins."""
+    parts: dict[str, bytes] = {}
+    for folder in folders:
+        parts = _tree(Path(folder), f"code/{top}") | parts
+    return parts
+
+
 def _module_file(module: ModuleType) -> dict[str, bytes]:
     top = module.__name__.partition(".")[0]
     package = sys.modules.get(top, module)
-    for folder in getattr(package, "__path__", ()):
-        return _tree(Path(folder), f"code/{top}")
+    if hasattr(package, "__path__"):
+        return _package(package.__path__, top)
     origin = getattr(module, "__file__", None)
     if origin is None:
         raise ConfigurationError(
