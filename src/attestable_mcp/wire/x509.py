@@ -121,13 +121,13 @@ def _read_tbs(data: bytes, tbs: Element, algorithm: Element, signature: bytes) -
     )
 
 
-def read_crl_head(data: bytes) -> CrlHead:
+def read_crl_head(data: bytes, *, base: int = 0) -> CrlHead:
     """Reads who issued a CRL that fills `data` (RFC 5280 §5.1). The rest of it is read where it is verified.
 
     Raises:
         MalformedEvidence: Not DER, or not a CRL of version 2.
     """
-    outer = der.parse(data, der.SEQUENCE, field="crl")
+    outer = der.parse(data, der.SEQUENCE, base=base, field="crl")
     tbs = outer.reader("crl").read(der.SEQUENCE, "tbsCertList").reader("tbsCertList")
     if der.read_integer(tbs.read(der.INTEGER, "version")) != 1:
         fail("CRL version: wanted 2", "version", outer.body_offset, "bad_version")
