@@ -34,17 +34,19 @@ def read_tagged_endorsements(data: bytes, *, base: int = 0) -> Endorsements:
     """Reads the value of extension 2.23.133.5.4.2: two signed documents, the PCK CRL, the root's CRL and their issuers.
 
     Texts may end with a NUL, and CRLs be DER, PEM or hex: the versions of Intel's collateral library hand out each.
-    `creation_datetime` proves nothing and is not read.
+    The CRLs' issuers may be left empty, as some caches do: quotes carry the same certificates. `creation_datetime`
+    proves nothing and is not read.
 
     Raises:
         MalformedEvidence: Any deviation from the format, with its offset.
         UnsupportedEvidence: Another CBOR tag.
     """
     parts = _split_endorsements(data, base)
+    issuers = parts["crl_issuer_chain"]
     tcb_info = _read_document(DocumentKind.INTEL_TCB_INFO, parts["tcb_info"], parts["tcb_issuer_chain"])
     qe_identity = _read_document(DocumentKind.INTEL_QE_IDENTITY, parts["qe_id_info"], parts["qe_id_issuer_chain"])
     return Endorsements(
-        certificates=_read_chain(parts["crl_issuer_chain"]),
+        certificates=_read_chain(issuers) if issuers.body else (),
         crls=(_read_crl_part(parts["crl_pck_cert"]), _read_crl_part(parts["crl_pck_proc_ca"])),
         documents=(tcb_info, qe_identity),
         sources=("stapled",),
@@ -159,18 +161,17 @@ def _only_document(endorsements: Endorsements, kind: DocumentKind) -> SignedDocu
 
 
 def _sort_crls(endorsements: Endorsements, tcb_info: SignedDocument) -> tuple[bytes, bytes, tuple[bytes, ...]]:
-    """The PCK CRL, the root's CRL, and the chain that issued them: PCK CA and root."""
+    """The PCK CRL, the root's CRL, and what is there of the chain that issued them: PCK CA and root."""
     pool = dict.fromkeys(endorsements.certificates + tcb_info.issuer_chain)
     by_subject = {leaf.subject: leaf for leaf in map(read_certificate, pool)}
-    roots: list[tuple[bytes, bytes]] = []
-    authorities: list[tuple[bytes, bytes]] = []
-    for crl in endorsements.crls:
-        issuer = by_subject.get(read_crl_head(crl).issuer)
-        if issuer is not None:
-            (roots if issuer.subject == issuer.issuer else authorities).append((crl, issuer.der))
-    if not roots or not authorities:
-        raise _nothing_to_staple("the CRLs of the PCK CA and of the root, with the certificates of both")
-    return authorities[0][0], roots[0][0], (authorities[0][1], roots[0][1])
+    roots = {leaf.subject for leaf in by_subject.values() if leaf.subject == leaf.issuer}
+    issued = [(read_crl_head(crl).issuer, crl) for crl in endorsements.crls]
+    of_root = [(issuer, crl) for issuer, crl in issued if issuer in roots]
+    of_pck = [(issuer, crl) for issuer, crl in issued if issuer not in roots]
+    if not of_root or not of_pck:
+        raise _nothing_to_staple("the CRLs of the PCK CA and of the root, with the root's certificate")
+    names = (of_pck[0][0], of_root[0][0])
+    return of_pck[0][1], of_root[0][1], tuple(by_subject[name].der for name in names if name in by_subject)
 
 
 def _nothing_to_staple(what: str) -> EndorsementUnavailable:
