@@ -66,6 +66,22 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--danger-accept-simulated", action="store_true", help=text.HELP_SIMULATED)
 
 
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """`--timeout SECONDS`, for the verbs that meet a server."""
+    parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=30.0, help=text.HELP_TIMEOUT)
+
+
+def seconds(value: str) -> float:
+    """A duration above zero and up to a day."""
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(text.not_seconds(value)) from error
+    if not 0 < number <= 86400:
+        raise argparse.ArgumentTypeError(text.not_seconds(value))
+    return number
+
+
 def existing_path(value: str) -> Path:
     """A path that a person gave. An empty one is mostly an unset shell variable: an error, never "not given"."""
     if not value:

@@ -162,6 +162,11 @@ def not_a_time(value: str) -> str:
     return f"{value!r} is not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"
 
 
+def not_seconds(value: str) -> str:
+    """For `--timeout`."""
+    return f"{value!r} is not a number of seconds above 0 and up to 86400"
+
+
 def not_an_address(value: str) -> str:
     """For `--listen`."""
     return f"{value!r} is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:0"
@@ -286,11 +291,21 @@ PINNED_ON_FIRST_USE = (
 )
 
 
+PINNED_NOTE = (
+    "it accepts exactly the code that answered now: compare the measurement with one that you built or were given"
+)
+
+
 def pinned(path: object) -> str:
     """`pin -o` wrote a file."""
-    return f"wrote {path}; compare its measurement with one that you built or were given, then commit it"
+    return f"wrote {path}"
 
 
 def not_an_url(word: str) -> str:
     """An address without a host, with a user name, or with port 0."""
     return f"{word!r} is not an address such as https://mcp.example:8443/mcp"
+
+
+def other_content(kind: str) -> str:
+    """Content that is not text."""
+    return f"({kind} content; --json shows it)"

@@ -1,0 +1,83 @@
+"""`pin URL`: verify a server as genuine, then write the policy that accepts exactly this server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.cli import text
+from attestable_mcp.cli.command import Arguments, Parser, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.report import show
+from attestable_mcp.cli.source import address
+from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.cli.trust import genuine_policy
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.rats import AttestationResult
+
+
+def configure(parser: Parser) -> None:
+    """`pin URL [-o FILE] [--force]`."""
+    parser.add_argument("url", metavar="URL", help=text.HELP_URL)
+    parser.add_argument("-o", "--output", metavar="FILE", type=existing_path, help=text.HELP_OUTPUT)
+    parser.add_argument("--force", action="store_true", help=text.HELP_FORCE)
+    add_trust(parser)
+    add_timeout(parser)
+
+
+def run(arguments: Arguments, terminal: Terminal) -> int:
+    """Write or print the policy. It is tried on the server before it is written, so 0 means: it accepts this server."""
+    from attestable_mcp.appraise.write import policy_toml
+    from attestable_mcp.cli.live import meet
+
+    url = address(arguments.url)
+    policy = genuine_policy(arguments)
+    refuse_overwrite(arguments.output, arguments.force)
+    genuine = meet(url, policy, arguments.timeout)
+    if not genuine.admitted:
+        show(terminal, genuine)
+        return genuine.exit_code
+    written = policy_toml(genuine, source=url, anchors=policy.trust.anchors, endorsements=policy.trust.endorsements)
+    result = meet(url, Policy.from_toml(written, "pinned policy"), arguments.timeout)
+    result = replace(result, not_proven=(*result.not_proven, text.PINNED_ON_FIRST_USE))
+    if not result.admitted:
+        show(terminal, result)
+        return result.exit_code
+    _hand_over(written, result, arguments, terminal)
+    return result.exit_code
+
+
+def _hand_over(written: str, result: AttestationResult, arguments: Arguments, terminal: Terminal) -> None:
+    if arguments.output:
+        write_file(arguments.output, written, force=arguments.force)
+    if terminal.json:
+        show(terminal, result, {"policy_toml": written, "written": str(arguments.output) if arguments.output else None})
+    elif arguments.output:
+        terminal.say(text.pinned(arguments.output))
+    else:
+        terminal.data(written.rstrip())
+    if not terminal.json:
+        terminal.say(text.PINNED_NOTE)
+
+
+def refuse_overwrite(path: Path | None, force: bool) -> None:
+    """Before any server is met, so that nobody waits for a no. Raises: ConfigurationError."""
+    if path is not None and not force and os.path.lexists(path):
+        raise _exists(path)
+
+
+def write_file(path: Path, content: str, *, force: bool) -> None:
+    """Create the file; without `force` never touch one that exists. Raises: ConfigurationError."""
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
+            stream.write(content)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
+
+
+def _exists(path: Path) -> ConfigurationError:
+    return ConfigurationError(text.exists(path), code="file_exists", hint=text.EXISTS_HINT)

@@ -1,0 +1,51 @@
+"""The options that say what to demand, as one Policy. Nothing is demanded by default, so silence is an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy
+from attestable_mcp.cli import text
+from attestable_mcp.cli.command import Arguments, UsageError
+from attestable_mcp.errors import ConfigurationError
+
+
+def policy_of(arguments: Arguments, program: str) -> Policy:
+    """The policy that the command line asks for. Raises: UsageError, ConfigurationError."""
+    if arguments.policy and arguments.genuine_only:
+        raise UsageError(text.BOTH_DEMANDS, hint=text.see_help(program))
+    if not arguments.policy and not arguments.genuine_only:
+        raise UsageError(text.NO_DEMAND, hint=text.NO_DEMAND_HINT)
+    base = Policy.load(arguments.policy) if arguments.policy else Policy.genuine_only()
+    return _adjusted(base, arguments)
+
+
+def genuine_policy(arguments: Arguments) -> Policy:
+    """For `pin`, which demands genuine hardware unless a policy is given. Raises: UsageError, ConfigurationError."""
+    if arguments.policy or arguments.genuine_only:
+        return policy_of(arguments, f"{text.PROGRAM} pin")
+    return _adjusted(Policy.genuine_only(), arguments)
+
+
+def _adjusted(base: Policy, arguments: Arguments) -> Policy:
+    for status in arguments.accept_status:
+        if status not in ACCEPTABLE_STATUSES:
+            raise UsageError(text.not_a_status(status, ", ".join(ACCEPTABLE_STATUSES)))
+    policy = base.with_overrides(
+        accept_statuses=arguments.accept_status, simulated=bool(arguments.danger_accept_simulated)
+    )
+    trust = policy.trust
+    if arguments.endorsements:
+        own = ("stapled",) if "stapled" in trust.endorsements else ()
+        trust = replace(trust, endorsements=(*own, _existing(arguments.endorsements)))
+    if arguments.anchor:
+        trust = replace(trust, anchors=(_existing(arguments.anchor),))
+    return replace(policy, trust=trust)
+
+
+def _existing(path: Path) -> str:
+    """An absolute path: a policy tells words such as "pcs" from paths by their separators."""
+    if not path.exists():
+        raise ConfigurationError(text.unreadable(path, "there is no such file or folder"), code="unreadable")
+    return str(path.absolute())
