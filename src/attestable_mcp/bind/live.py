@@ -29,6 +29,7 @@ from attestable_mcp.wire import cbor
 
 VERSION = 1
 _U64 = 1 << 64
+_Fields = Mapping[int | str | bytes, cbor.Value]
 _RELAY_HINT = "someone stands between you and the server, or answers with another connection's evidence"
 
 
@@ -123,7 +124,7 @@ class Answer:
 
     def encode(self) -> bytes:
         """Canonical CBOR."""
-        fields: dict[str, object] = {
+        fields: dict[int | str | bytes, cbor.Value] = {
             "version": VERSION,
             "counter": self.counter,
             "key": self.binding_key,
@@ -168,7 +169,7 @@ class Answer:
         )
 
 
-def _quote_proof(fields: Mapping[object, object], limits: Limits) -> QuoteProof:
+def _quote_proof(fields: _Fields, limits: Limits) -> QuoteProof:
     kind, body, nodes = fields["kind"], fields["evidence"], fields["path"]
     if kind not in set(EvidenceKind) or not isinstance(kind, str):
         raise MalformedEvidence(f"answer: kind wanted one of {[str(k) for k in EvidenceKind]}", field="kind")
@@ -294,7 +295,7 @@ def _counter(answer: Answer, transcript: Transcript) -> None:
         raise NotFresh(f"live binding: counter wanted {transcript.counter}, seen {answer.counter}")
 
 
-def _map(data: bytes, cap: int, what: str) -> Mapping[object, object]:
+def _map(data: bytes, cap: int, what: str) -> _Fields:
     if len(data) > cap:
         raise MalformedEvidence(f"{what}: wanted at most {cap} bytes, seen {len(data)}", field=what)
     value = cbor.decode(data)
@@ -303,25 +304,25 @@ def _map(data: bytes, cap: int, what: str) -> Mapping[object, object]:
     return value
 
 
-def _keys(fields: Mapping[object, object], wanted: Collection[object], what: str) -> None:
+def _keys(fields: _Fields, wanted: Collection[object], what: str) -> None:
     if set(fields) != set(wanted):
         odd = sorted(str(key)[:40] for key in set(fields) ^ set(wanted))
         raise MalformedEvidence(f"{what}: keys missing or not known: {', '.join(odd[:8])}", field=what)
 
 
-def _version(fields: Mapping[object, object]) -> None:
+def _version(fields: _Fields) -> None:
     if fields["version"] != VERSION or isinstance(fields["version"], bool):
         raise MalformedEvidence(f"live binding: version wanted {VERSION}", field="version")
 
 
-def _uint(fields: Mapping[object, object], name: str, below: int) -> int:
+def _uint(fields: _Fields, name: str, below: int) -> int:
     value = fields[name]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
         raise MalformedEvidence(f"live binding: {name} wanted an integer of 0..{below - 1}", field=name)
     return value
 
 
-def _bytes(fields: Mapping[object, object], name: str, sizes: Collection[int]) -> bytes:
+def _bytes(fields: _Fields, name: str, sizes: Collection[int]) -> bytes:
     value = fields[name]
     if not isinstance(value, bytes) or len(value) not in sizes:
         wanted = " or ".join(str(size) for size in sorted(sizes))

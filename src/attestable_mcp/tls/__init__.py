@@ -1,0 +1,1 @@
+"""TLS 1.3 that proves itself: engine, server, and clients that appraise before any HTTP byte."""

@@ -1,0 +1,247 @@
+"""One TLS 1.3 connection without I/O: ciphertext in through `feed`, ciphertext out through `take`.
+
+pyOpenSSL under it, because CPython's `ssl` has no exporter (RFC 8446 section 7.5) up to 3.14.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from OpenSSL import SSL, crypto
+
+from attestable_mcp.errors import ConversationError
+
+RECORD = 16384
+"""Greatest plaintext of one record (RFC 8446 section 5.1)."""
+RECORD_OVERHEAD = 5 + 256
+"""Header and greatest expansion of one record (RFC 8446 section 5.2)."""
+_SMALL_OVERHEAD = 64
+_VERSION_REASONS = ("protocol version", "unsupported protocol", "no protocols available")
+
+
+class Identity:
+    """A certificate with its private key, as OpenSSL holds them. The key stays in memory.
+
+    Raises:
+        ConversationError: OpenSSL does not take the pair.
+    """
+
+    __slots__ = ("certificate", "certificate_der", "key", "spki_sha256")
+
+    def __init__(self, certificate_der: bytes, key_pem: bytes) -> None:
+        try:
+            self.certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate_der)
+            self.key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem)
+            spki = crypto.dump_publickey(crypto.FILETYPE_ASN1, self.certificate.get_pubkey())
+        except (crypto.Error, ValueError) as error:
+            raise ConversationError(f"certificate or key: OpenSSL refuses them: {error}", code="identity") from error
+        self.certificate_der = certificate_der
+        self.spki_sha256 = hashlib.sha256(spki).digest()
+
+
+class Channel:
+    """The state of one connection. Not thread-safe; calls never block.
+
+    `own` is the identity that this connection really uses, also after its context went on to another.
+    """
+
+    __slots__ = ("_connection", "_failed", "_finished", "_starved", "established", "own", "server_side")
+
+    def __init__(self, context: SSL.Context, *, server_side: bool, own: Identity | None, hostname: str | None) -> None:
+        connection = SSL.Connection(context, None)
+        if server_side:
+            connection.set_accept_state()
+        else:
+            connection.set_connect_state()
+            if hostname and not _is_address(hostname):
+                connection.set_tlsext_host_name(hostname.encode("idna"))
+        self._connection = connection
+        self._starved = False
+        self._finished = False
+        self._failed: SSL.Error | None = None
+        self.established = False
+        self.own = own
+        self.server_side = server_side
+
+    @property
+    def starved(self) -> bool:
+        """True when nothing can be read before more ciphertext is fed."""
+        return self._starved
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Ciphertext from the peer."""
+        if data:
+            self._connection.bio_write(data)
+            self._starved = False
+
+    def feed_eof(self) -> None:
+        """The peer closed its sending side of the socket."""
+        self._connection.bio_shutdown()
+        self._starved = False
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; True once it stands. Take and send what there is after each call.
+
+        Raises:
+            OpenSSL.SSL.Error: it failed; `take` then holds the alert for the peer.
+        """
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            self._starved = True
+            return False
+        self.established = True
+        return True
+
+    def read(self, size: int) -> bytes | None:
+        """Up to `size` bytes of plaintext; None when more ciphertext is needed; b"" after the peer's close_notify.
+
+        Raises:
+            OpenSSL.SSL.Error: a record does not decrypt, or the socket ended without close_notify (SysCallError).
+        """
+        if self._starved:
+            return None
+        if self._failed is not None:
+            raise self._failed
+        if self._finished:
+            return b""
+        try:
+            return self._connection.recv(size if size < RECORD else RECORD)
+        except SSL.WantReadError:
+            self._starved = True
+            return None
+        except SSL.ZeroReturnError:
+            self._finished = True
+            return b""
+
+    def read_all(self, size: int) -> bytes | None:
+        """Like `read`, but goes on over record borders until `size` bytes or until starved.
+
+        What came before an end or an error is given out first.
+        """
+        first = self.read(size)
+        if not first or len(first) >= size:
+            return first
+        parts, total = [first], len(first)
+        while total < size:
+            try:
+                chunk = self.read(size - total)
+            except SSL.Error as error:
+                self._failed = error
+                break
+            if not chunk:
+                break
+            parts.append(chunk)
+            total += len(chunk)
+        return first if len(parts) == 1 else b"".join(parts)
+
+    def write(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Encrypt all of `data`; the ciphertext to send.
+
+        Raises:
+            OpenSSL.SSL.Error: the connection is closed or broken.
+        """
+        if not data:
+            return self.take()
+        size = len(data)
+        if size <= RECORD:
+            self._connection.send(data)
+        else:  # pyOpenSSL turns on partial writes, of one record each
+            self._connection.sendall(data)
+        expected = size + _SMALL_OVERHEAD * (size // RECORD + 1)
+        cipher = self._connection.bio_read(expected)
+        return cipher if len(cipher) < expected else cipher + self.take()
+
+    def take(self) -> bytes:
+        """All ciphertext that waits to be sent, or b""."""
+        parts = []
+        try:
+            while True:
+                parts.append(self._connection.bio_read(4 * RECORD))
+                if len(parts[-1]) < 4 * RECORD:
+                    break
+        except SSL.Error:
+            pass
+        return b"".join(parts)
+
+    def close(self) -> bytes:
+        """Say close_notify once; the last ciphertext to send."""
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            pass
+        return self.take()
+
+    def close_received(self) -> bool:
+        """Has the peer said close_notify?"""
+        return bool(self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+
+    def pending(self) -> int:
+        """Plaintext bytes already decrypted."""
+        return self._connection.pending()
+
+    def export_keying_material(self, label: bytes, length: int, context: bytes | None = b"") -> bytes:
+        """TLS exporter (RFC 8446 section 7.5): `length` bytes under `label`.
+
+        Raises:
+            ConversationError: the handshake does not stand yet.
+        """
+        if not self.established:
+            raise ConversationError("TLS exporter: wanted an established connection")
+        return self._connection.export_keying_material(label, length, context)
+
+    def peer_certificate_der(self) -> bytes | None:
+        """The peer's leaf as OpenSSL itself writes it: `cryptography` refuses some real attested certificates."""
+        certificate = self._connection.get_peer_certificate()
+        return None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+    def own_certificate_der(self) -> bytes | None:
+        """The leaf that this connection showed to its peer."""
+        return self.own.certificate_der if self.own else None
+
+    def alpn(self) -> str | None:
+        """The application protocol agreed on (RFC 7301)."""
+        return self._connection.get_alpn_proto_negotiated().decode("ascii") or None
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Name, protocol and key bits, as `ssl.SSLObject.cipher` gives them."""
+        name, version, bits = (
+            self._connection.get_cipher_name(),
+            self._connection.get_cipher_version(),
+            self._connection.get_cipher_bits(),
+        )
+        return None if name is None or version is None or bits is None else (name, version, bits)
+
+    def version(self) -> str:
+        """`TLSv1.3`."""
+        return self._connection.get_protocol_version_name()
+
+    def group(self) -> str | None:
+        """The key exchange group, such as `X25519MLKEM768`."""
+        return self._connection.get_group_name()
+
+
+def reason(error: SSL.Error) -> str:
+    """OpenSSL's own words for a failure."""
+    if isinstance(error, SSL.SysCallError):
+        return "the socket ended without close_notify"
+    entries: Any = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(str(entry[-1]) for entry in entries) or type(error).__name__
+
+
+def wrap(error: SSL.Error, what: str) -> ConversationError:
+    """The family's error for a failure of OpenSSL; code `tls_version` when the peer is older than TLS 1.3."""
+    words = reason(error)
+    if any(sign in words for sign in _VERSION_REASONS):
+        return ConversationError(
+            f"{what}: wanted TLS 1.3, the peer offers less ({words})",
+            code="tls_version",
+            hint="only TLS 1.3 carries the binding; no older version is accepted",
+        )
+    return ConversationError(f"{what}: {words}", code="tls")
+
+
+def _is_address(hostname: str) -> bool:
+    """SNI carries names only (RFC 6066 section 3)."""
+    return ":" in hostname or hostname.replace(".", "").isdigit()
