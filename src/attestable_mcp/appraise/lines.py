@@ -57,7 +57,9 @@ class _Scanner:
         self.at += 2 if double else 1
         path: KeyPath = ()
         for part in parents:
-            path = self._enter((*path, part))
+            path = (*path, part)
+            self._mark(path, start)
+            path = self._enter(path)
         path = (*path, last)
         if double:
             self._mark(path, start)
