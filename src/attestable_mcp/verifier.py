@@ -46,9 +46,10 @@ from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, SIMULATED_ROOT, TrustA
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire import ratls
 from attestable_mcp.wire.intel import read_quote
-from attestable_mcp.wire.ratls import RatlsCertificate
+from attestable_mcp.wire.pem import pem_to_der
+from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 from attestable_mcp.wire.recognise import Certificate, recognise
-from attestable_mcp.wire.x509 import X509Leaf, pem_to_der, read_certificate
+from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
 _NO_CONNECTION = "this connection: the evidence is as old as its certificate, nothing ties it to a live connection"
 _NO_KEY = "any key or connection: bare evidence proves that it was made once, not who holds it now"
@@ -293,12 +294,22 @@ def _bound_to_key(certificate: RatlsCertificate) -> None:
             hint="This is an ordinary certificate. Reach the server through its attested address.",
         )
     for piece in certificate.evidence:
-        seen = read_quote(piece.evidence.body).report_data
-        if seen != piece.report_data:
-            raise ChannelMismatch(
-                f"certificate, {piece.source}: wanted report data {piece.report_data.hex()}, seen {seen.hex()}",
-                hint="The evidence was made for another key. Treat the peer as hostile.",
-            )
+        _tied(piece)
+
+
+def _tied(piece: CertificateEvidence) -> None:
+    hint = "The evidence was made for another key. Treat the peer as hostile."
+    if not piece.key_matches:
+        claimed = piece.pubkey_hash.digest.hex() if piece.pubkey_hash else "none"
+        raise ChannelMismatch(
+            f"certificate, {piece.source}: wanted claims that name this certificate's key, seen pubkey-hash {claimed}",
+            hint=hint,
+        )
+    seen = read_quote(piece.evidence.body).report_data
+    if seen != piece.report_data:
+        raise ChannelMismatch(
+            f"certificate, {piece.source}: wanted report data {piece.report_data.hex()}, seen {seen.hex()}", hint=hint
+        )
 
 
 def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:

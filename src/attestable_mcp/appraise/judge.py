@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.appraise.policy import TDX_LISTS, Policy
 from attestable_mcp.appraise.rules import RULES, left_open
 from attestable_mcp.rats import AttestationResult, ClaimValue, ErrorReport, Finding, Outcome, Verdict, Verified
 
@@ -35,6 +35,9 @@ HINTS = {
     ),
     "advisory_refused": "Read the advisory at Intel's security centre; list it under advisories once you accept it.",
     "tcb_evaluation_too_low": "The collateral is of an older evaluation. Fetch or staple newer collateral.",
+} | {
+    f"{name}_mismatch": f"Find out where this value comes from; add it to {name} in [policy] once you accept it."
+    for name in TDX_LISTS
 }
 """What to do next, by the code of the first objection."""
 
