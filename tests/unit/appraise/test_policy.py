@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,3 +308,14 @@ def test_the_documented_keys_are_the_keys_there_are() -> None:
 
     assert {code for code in HINTS if f"`{code}`" not in page} == set()
     assert Tee.SGX in page
+
+
+def test_the_examples_of_the_page_are_policies() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text("utf-8")
+    toml = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    python = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert (len(toml), len(python)) == (1, 1)
+    assert Policy.from_toml(toml[0]).rules.releases
+    scope: dict[str, Any] = {}
+    exec(python[0], scope)
+    assert len(scope["policy"].rules.releases) == 2
