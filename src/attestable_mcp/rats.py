@@ -22,12 +22,21 @@ class Tee(StrEnum):
 
     SGX = "sgx"
     TDX = "tdx"
+    SEV_SNP = "sev-snp"
+    NITRO = "nitro"
+    TPM = "tpm"
+    AZURE_SEV_SNP = "azure-sev-snp"
+    AZURE_TDX = "azure-tdx"
 
 
 class EvidenceKind(StrEnum):
     """The format of a piece of Evidence, chosen by content, not by file name."""
 
     INTEL_QUOTE = "intel-quote"
+    SNP_REPORT = "snp-report"
+    NITRO_DOCUMENT = "nitro-document"
+    TPM_QUOTE = "tpm-quote"
+    AZURE_VTPM = "azure-vtpm"
 
 
 class Outcome(StrEnum):
