@@ -21,6 +21,7 @@ from attestable_mcp.wire.pem import CERTIFICATE_LABELS, PemBlock, certificate_of
 _QUOTE = re.compile(rb"[\x03\x04\x05]\x00[\x02\x03]\x00", re.DOTALL)
 """Version and attestation key type (ECDSA P-256 or P-384), both u16 little-endian."""
 _QUOTE_HEADER = 48
+_SNP_REPORT = 1184
 _HEX = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _READ_HINT = "Read are certificates (PEM, DER) and Intel quotes of version 3, 4 and 5, also as hex or base64 text."
@@ -96,7 +97,7 @@ def _header(data: bytes, at: int) -> int:
 
 def _from_text(data: bytes) -> Certificate | Evidence | None:
     # After the binary forms: a quote carries the PEM of its certificates inside.
-    if is_pem(data):
+    if is_pem(data) and not _is_json(data):
         return _from_pem(data)
     inner = _decode_text(data)
     return None if inner is None else _from_binary(inner)
@@ -114,13 +115,22 @@ def _decode_text(data: bytes) -> bytes | None:
         return None
 
 
+def _is_json(data: bytes) -> bool:
+    return data.lstrip()[:1] in (b"{", b"[")
+
+
 _NAMES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("nothing at all", lambda data: not data.strip()),
     ("a token (JWT), which is not read here", lambda data: data.startswith(b"eyJ")),
-    ("JSON, perhaps collateral, which goes to --endorsements", lambda data: data.lstrip()[:1] in (b"{", b"[")),
-    ("a Nitro attestation document or other COSE", lambda data: data[:1] in (b"\x84", b"\xd2")),
-    ("an EPID quote, which no longer can be verified", lambda data: data[:2] in (b"\x01\x00", b"\x02\x00")),
-    ("DER that is no certificate of version 3, perhaps a CRL or a key", lambda data: data[:1] == b"\x30"),
+    ("JSON, perhaps collateral, which goes to --endorsements", _is_json),
+    ("what looks like a Nitro attestation document or other COSE", lambda data: data[:1] in (b"\x84", b"\xd2")),
+    ("what looks like a TPM quote", lambda data: data.startswith(b"\xffTCG")),
+    ("what looks like an Azure HCL report", lambda data: data.startswith(b"HCLA")),
+    ("what looks like an SEV-SNP report", lambda data: len(data) == _SNP_REPORT and data[1:4] == bytes(3)),
+    (
+        "what looks like a CRL, a key or an old certificate in DER",
+        lambda data: data[:1] == b"\x30" and data[1:2] > b"\x7f",
+    ),
 )
 
 
