@@ -1,0 +1,126 @@
+"""A key born here, and a short-lived certificate whose evidence speaks of that key. The key never leaves memory."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from attestable_mcp.attest.base import Attester
+from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
+from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.tls.engine import CERTIFICATE_LIST_MAX
+from attestable_mcp.wire import ratls
+from attestable_mcp.wire.stapled import tagged_endorsements
+
+DEFAULT_LIFETIME = timedelta(hours=24)
+BACKDATED = timedelta(minutes=1)
+"""For verifiers whose clock is a little behind."""
+_MESSAGE_OVERHEAD = 512
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate (DER), its key (PKCS #8 PEM, not shown in repr) and the lower-case hex SHA-256 of its SPKI."""
+
+    certificate_der: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    spki_sha256: str
+    not_before: datetime
+    not_after: datetime
+    evidence: Evidence = field(repr=False)
+
+
+def issue(
+    attester: Attester,
+    hosts: Sequence[str],
+    *,
+    lifetime: timedelta = DEFAULT_LIFETIME,
+    now: datetime | None = None,
+) -> Issued:
+    """A self-signed P-256 certificate for `hosts` (names or addresses) with evidence and, where there is, collateral.
+
+    Blocks for as long as the device takes. `now` is timezone-aware, the present time if not given.
+
+    Raises:
+        AttesterError: of the device. ConfigurationError: a host or a lifetime that no certificate can carry.
+    """
+    if lifetime <= timedelta(0):
+        raise ConfigurationError(f"certificate lifetime: wanted above zero, seen {lifetime}")
+    start = ((now or datetime.now(UTC)) - BACKDATED).replace(microsecond=0)
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    claims = ratls.pubkey_claims(spki)
+    evidence = attester.attest(ratls.claims_report_data(claims))
+    builder = _builder(key, hosts, start, start + BACKDATED + lifetime).add_extension(
+        _extension(ratls.OID_TAGGED_EVIDENCE, ratls.tagged_evidence(evidence.body, claims)), critical=False
+    )
+    return Issued(
+        certificate_der=_sign(builder, key, attester.endorsements()),
+        key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        spki_sha256=hashlib.sha256(spki).hexdigest(),
+        not_before=start,
+        not_after=start + BACKDATED + lifetime,
+        evidence=evidence,
+    )
+
+
+def _builder(
+    key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], start: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "attestable-mcp")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, endorsements: Endorsements) -> bytes:
+    """With stapled collateral where there is some and it fits into what TLS peers take."""
+    bare = builder.sign(key, SHA256()).public_bytes(Encoding.DER)
+    if not endorsements.documents:
+        return bare
+    try:
+        staple = tagged_endorsements(endorsements)
+    except EndorsementUnavailable as error:
+        _log.warning("no collateral stapled: %s", error.message)
+        return bare
+    full = builder.add_extension(_extension(ratls.OID_ENDORSEMENTS, staple), critical=False)
+    der = full.sign(key, SHA256()).public_bytes(Encoding.DER)
+    if len(der) + _MESSAGE_OVERHEAD > CERTIFICATE_LIST_MAX:
+        _log.warning(
+            "no collateral stapled: certificate of %d bytes, TLS peers take %d", len(der), CERTIFICATE_LIST_MAX
+        )
+        return bare
+    return der
+
+
+def _extension(oid: str, value: bytes) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host.encode("idna").decode("ascii"))
+    except (ValueError, UnicodeError) as error:
+        raise ConfigurationError(f"certificate host: wanted a name or an address, seen {host!r:.80}") from error

@@ -1,0 +1,214 @@
+"""ASGI middleware: answers the live challenge on the connection that asks, and nothing else.
+
+The only thing that a caller chooses are the typed, framed parts of a challenge (a nonce, a counter, a link): what the
+Attester signs is a hash of a transcript built here, so no caller can have bytes of its own making signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from attestable_mcp.attest.base import Attester
+from attestable_mcp.bind.keys import BindingKey
+from attestable_mcp.bind.live import Answer, Challenge, Commitments, KeyProof, QuoteProof
+from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE, LABEL, Role, Transcript
+from attestable_mcp.bind.tree import Tree
+from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
+from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.rats import EvidenceKind
+from attestable_mcp.tls.channel import Channel
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PATH = "/.well-known/attestation"
+MEDIA_TYPE = "application/cbor"
+STATE_KEY = "attestable_mcp.channel"
+"""Where the protocol mixin puts the connection's `Channel` in an ASGI scope's state."""
+WAITING_MAX = 1024
+_log = logging.getLogger(__name__)
+
+
+class Quoter:
+    """One quote for all who wait: while the device works, transcripts gather for the next quote."""
+
+    def __init__(self, attester: Attester, *, waiting_max: int = WAITING_MAX) -> None:
+        self._attester = attester
+        self._waiting_max = waiting_max
+        self._waiting: list[tuple[bytes, asyncio.Future[QuoteProof]]] = []
+        self._worker: asyncio.Task[None] | None = None
+        self.quotes = 0
+        """How many quotes were taken."""
+
+    async def prove(self, transcript: Transcript) -> QuoteProof:
+        """Evidence whose tree holds this transcript.
+
+        Raises:
+            AttesterError: of the device, or too many wait already.
+        """
+        if len(self._waiting) >= self._waiting_max:
+            raise AttesterError(f"attester: {self._waiting_max} connections wait for a quote", code="attester_busy")
+        future: asyncio.Future[QuoteProof] = asyncio.get_running_loop().create_future()
+        self._waiting.append((transcript.digest(), future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await self._quote(batch)
+            except asyncio.CancelledError:
+                self._fail(batch, AttesterError("attester: the server is closing"))
+                raise
+            except AttestationError as error:
+                self._fail(batch, error)
+            except Exception as error:  # noqa: BLE001 - an Attester of the user's own may raise anything
+                _log.exception("attester failed")
+                self._fail(batch, AttesterError(f"attester: {type(error).__name__}"))
+
+    async def _quote(self, batch: list[tuple[bytes, asyncio.Future[QuoteProof]]]) -> None:
+        tree = Tree([digest for digest, _ in batch])
+        self.quotes += 1
+        evidence = await asyncio.to_thread(self._attester.attest, tree.root)
+        for index, (_, future) in enumerate(batch):
+            if not future.done():
+                path = tree.path(index)
+                future.set_result(QuoteProof(evidence=evidence, index=index, size=tree.size, path=path))
+
+    @staticmethod
+    def _fail(batch: list[tuple[bytes, asyncio.Future[QuoteProof]]], error: AttestationError) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)
+
+
+class AttestationMiddleware:
+    """Wraps `app`. `commitments` is asked at each challenge, so that a changed tool manifest shows at once.
+
+    One binding key for the life of this object. Needs the protocol mixin of `tls.server` beneath it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        attester: Attester,
+        *,
+        commitments: Callable[[], Commitments] = Commitments,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._app = app
+        self._attester = attester
+        self._commitments = commitments
+        self._limits = limits
+        self._key = BindingKey()
+        self.quoter = Quoter(attester)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH:
+            await self._app(scope, receive, send)
+            return
+        match scope["method"]:
+            case "POST":
+                await self._post(scope, receive, send)
+            case "GET" | "HEAD":
+                await _respond(send, 200, "application/json", self._description())
+            case _:
+                await _respond(send, 405, "application/json", b"{}", (b"allow", b"GET, HEAD, POST"))
+
+    def _description(self) -> bytes:
+        return json.dumps(
+            {
+                "binding": LABEL.decode("ascii"),
+                "evidence": [str(kind) for kind in EvidenceKind],
+                "tee": self._attester.tee,
+                "simulated": self._attester.simulated,
+            }
+        ).encode("ascii")
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._limits.challenge_seconds):
+                body = await _body(receive, self._limits.challenge_request)
+                answer = await self.answer(Challenge.decode(body, limits=self._limits), _channel(scope))
+        except TimeoutError:
+            await _refuse(send, 503, "timeout", "the challenge was not answered in time")
+        except MalformedEvidence as error:
+            await _refuse(send, 400, error.code, error.message)
+        except AttestationError as error:
+            _log.warning("challenge not answered: %s", error.message)
+            await _refuse(send, 503, error.code, "no evidence can be had now")
+        else:
+            await _respond(send, 200, MEDIA_TYPE, answer.encode())
+
+    async def answer(self, challenge: Challenge, channel: Channel) -> Answer:
+        """Evidence or the known key's signature over the transcript of this very connection.
+
+        Raises:
+            AttesterError: of the device. ConversationError: not a TLS connection of ours.
+        """
+        if channel.own is None:
+            raise ConversationError("challenge: this end of the connection showed no certificate")
+        commitments = self._commitments()
+        transcript = Transcript(
+            role=Role.SERVER,
+            counter=challenge.counter,
+            previous=challenge.previous,
+            nonce=challenge.nonce,
+            exporter=channel.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b""),
+            own_spki=channel.own.spki_sha256,
+            deployment_key=commitments.deployment_key,
+            manifest=commitments.manifest,
+            configuration=commitments.configuration,
+            binding_key=self._key.public,
+        )
+        return Answer(
+            counter=challenge.counter,
+            binding_key=self._key.public,
+            commitments=commitments,
+            proof=KeyProof(signature=self._key.sign(transcript.digest()))
+            if challenge.known_key == self._key.public
+            else await self.quoter.prove(transcript),
+        )
+
+
+def _channel(scope: Scope) -> Channel:
+    channel = scope.get("state", {}).get(STATE_KEY)
+    if not isinstance(channel, Channel):
+        raise ConversationError("challenge: wanted a TLS connection of this package's server")
+    return channel
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConversationError("challenge: the peer went away")
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise MalformedEvidence(f"challenge: wanted at most {most} bytes", field="challenge")
+        if not message.get("more_body", False):
+            return body
+
+
+async def _refuse(send: Send, status: int, code: str, message: str) -> None:
+    await _respond(send, status, "application/json", json.dumps({"error": code, "message": message}).encode())
+
+
+async def _respond(send: Send, status: int, media_type: str, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    fixed = [
+        (b"content-type", media_type.encode("ascii")),
+        (b"content-length", str(len(body)).encode("ascii")),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,349 @@
+"""Any ASGI app behind TLS 1.3 that proves itself: uvicorn with our engine, certificate renewal, graceful drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+import uvicorn
+
+from attestable_mcp.attest.base import Attester
+from attestable_mcp.bind.live import Commitments
+from attestable_mcp.errors import AttestationError, ConfigurationError
+from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue
+from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
+from attestable_mcp.tls.engine import ServerContext, TlsObject
+
+MAX_BODY = 8 * 1024 * 1024
+MAX_HEADER = 64 * 1024
+DRAIN_SECONDS = 10
+RENEW_AT = 2 / 3
+"""The share of a certificate's life after which it is renewed."""
+RETRY = timedelta(seconds=30)
+_log = logging.getLogger(__name__)
+
+
+class _Peer:
+    """Shows the connection's `Channel` to the application through the scope's state."""
+
+    app_state: dict[str, Any]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)  # type: ignore[misc]
+        tls = transport.get_extra_info("ssl_object")
+        if isinstance(tls, TlsObject):
+            self.app_state = {**self.app_state, STATE_KEY: tls.channel}
+
+
+def _protocol() -> type[asyncio.Protocol]:
+    """httptools where it is installed, h11 otherwise."""
+    base: type[asyncio.Protocol]
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as base
+    except ImportError:
+        from uvicorn.protocols.http.h11_impl import H11Protocol as base
+    return type("AttestedProtocol", (_Peer, base), {})
+
+
+class BodyLimit:
+    """Refuses requests whose body is longer than `most` bytes: 413 where it is announced, a disconnect otherwise."""
+
+    def __init__(self, app: App, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._announced(scope) > self._most:
+            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self._app(scope, self._counting(receive), send)
+
+    @staticmethod
+    def _announced(scope: Scope) -> int:
+        value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        return int(value) if value.isdigit() else 0
+
+    def _counting(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if seen > self._most else message
+
+        return counted
+
+
+class _Uvicorn(uvicorn.Server):
+    """Signals stay with whoever owns the process; `ready` is set once the sockets listen."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Server:
+    """`async with Server(app, attester) as server: server.url`. Needs an asyncio event loop.
+
+    `port` 0 takes a free one. `hosts` are the names in the certificate, `host` and localhost if not given. `lifetime`
+    is the certificate's. `commitments` is asked at each challenge. Leaving drains for `drain_seconds` at most.
+
+    Raises (on entering):
+        AttesterError: no evidence for the first certificate. ConfigurationError: the address cannot be listened on,
+            or the application refuses to start.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        attester: Attester,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        hosts: Sequence[str] | None = None,
+        lifetime: timedelta = DEFAULT_LIFETIME,
+        commitments: Callable[[], Commitments] = Commitments,
+        limits: Limits = LIMITS,
+        max_body: int = MAX_BODY,
+        drain_seconds: int = DRAIN_SECONDS,
+        lifespan: Literal["auto", "on", "off"] = "auto",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._attester = attester
+        self._address = (host, port)
+        self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((_certificate_host(host), "localhost")))
+        self._lifetime = lifetime
+        self._now = now
+        self._drain_seconds = drain_seconds
+        self._lifespan: Literal["auto", "on", "off"] = lifespan
+        self.challenge = AttestationMiddleware(
+            BodyLimit(app, max_body), attester, commitments=commitments, limits=limits
+        )
+        self._issued: Issued | None = None
+        self._context: ServerContext | None = None
+        self._uvicorn: _Uvicorn | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._bound: tuple[str, int] = self._address
+
+    @property
+    def url(self) -> str:
+        """`https://HOST:PORT` of the socket that is listened on; an address that clients on this machine can use."""
+        host, port = self._bound
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"https://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._bound[1]
+
+    @property
+    def tee(self) -> str:
+        """The Attester's kind."""
+        return self._attester.tee
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the evidence proves nothing."""
+        return self._attester.simulated
+
+    @property
+    def issued(self) -> Issued:
+        """The certificate for connections to come."""
+        if self._issued is None:
+            raise TypeError("the server is not running")
+        return self._issued
+
+    @property
+    def spki_sha256(self) -> str:
+        """Lower-case hex SHA-256 of the present certificate's SubjectPublicKeyInfo."""
+        return self.issued.spki_sha256
+
+    @property
+    def context(self) -> ServerContext:
+        """The live TLS context."""
+        if self._context is None:
+            raise TypeError("the server is not running")
+        return self._context
+
+    async def __aenter__(self) -> Server:
+        self._issued = await self._issue()
+        self._context = ServerContext(self._issued.certificate_der, self._issued.key_pem)
+        sock = _listen(*self._address)
+        self._bound = sock.getsockname()[:2]
+        self._uvicorn = _Uvicorn(self._config(self._context))
+        serving = asyncio.create_task(_run(self._uvicorn, sock))
+        self._tasks = [serving, asyncio.create_task(self._renew())]
+        started = asyncio.create_task(self._uvicorn.ready.wait())
+        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if serving.done():
+            self._tasks[1].cancel()
+            sock.close()
+            serving.result()
+            raise ConfigurationError("server: the application ended at start-up")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Take no more connections, let requests under way end for the drain time, and stop."""
+        if self._uvicorn is None:
+            return
+        self._uvicorn.should_exit = True
+        serving, renewing = self._tasks
+        renewing.cancel()
+        await asyncio.gather(serving, renewing, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Ask the server to end; `wait` returns once it has. Call it from the server's event loop."""
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+
+    async def wait(self) -> None:
+        """Until the server has stopped."""
+        await asyncio.shield(self._tasks[0])
+
+    async def renew(self) -> None:
+        """Take a new key and certificate now; connections that live keep theirs.
+
+        Raises:
+            AttesterError: of the device; the old certificate stays.
+        """
+        issued = await self._issue()
+        self.context.swap(issued.certificate_der, issued.key_pem)
+        self._issued = issued
+
+    async def _issue(self) -> Issued:
+        return await asyncio.to_thread(issue, self._attester, self._hosts, lifetime=self._lifetime, now=self._now())
+
+    async def _renew(self) -> None:
+        wait = self._lifetime * RENEW_AT
+        while True:
+            await asyncio.sleep(wait.total_seconds())
+            try:
+                await self.renew()
+                wait = self._lifetime * RENEW_AT
+            except AttestationError as error:
+                wait = min(RETRY, self._lifetime / 10)
+                _log.error("certificate not renewed, valid until %s: %s", self.issued.not_after, error.message)
+
+    def _config(self, context: ssl.SSLContext) -> uvicorn.Config:
+        return uvicorn.Config(
+            self.challenge,
+            http=_protocol(),
+            ws="none",
+            loop="asyncio",
+            lifespan=self._lifespan,
+            workers=1,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            h11_max_incomplete_event_size=MAX_HEADER,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=self._drain_seconds,
+            ssl_context_factory=lambda config, default: context,
+        )
+
+
+async def serve_app(
+    app: App, attester: Attester, *, ready: Callable[[Server], None] | None = None, signals: bool = True, **options: Any
+) -> None:
+    """Serve until SIGTERM or SIGINT (with `signals`), then drain. `ready` is called once connections are taken.
+
+    `options` are those of `Server`, and so are the errors.
+    """
+    async with Server(app, attester, **options) as server, _signals(server, signals):
+        if ready is not None:
+            ready(server)
+        await server.wait()
+
+
+@contextlib.asynccontextmanager
+async def _signals(server: Server, wanted: bool) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(server.stop)
+
+    with _handlers(stop) if wanted and threading.current_thread() is threading.main_thread() else _none():
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _none() -> Iterator[None]:
+    yield
+
+
+async def _run(server: _Uvicorn, sock: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[sock])
+    except SystemExit as error:  # uvicorn's answer to a failed lifespan
+        raise ConfigurationError(
+            "server: the application refused to start", hint="its own log says why; try it without attestation first"
+        ) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError(f"listen address {host}:{port}: {error.strerror or error}") from error
+    try:
+        if sys.platform != "win32":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise ConfigurationError(
+            f"listen address {host}:{port}: {error}", hint="another program may have the port; 0 takes a free one"
+        ) from error
+    return sock
+
+
+def _certificate_host(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
