@@ -33,6 +33,8 @@ ACCEPTABLE_STATUSES = (
 """Every TCB status of Intel's that a policy may name. `Revoked` is not among them and never can be."""
 
 DEFAULT_STATUSES = ("UpToDate", "SWHardeningNeeded")
+JUDGED = (Tee.SGX, Tee.TDX)
+"""The kinds of TEE that the rules know. Others are refused by name, whatever their proof: silence is refusal."""
 RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 
 SimulatedRule = Literal["refuse", "accept"]
@@ -350,7 +352,7 @@ class Rules:
 
     def _one_tee(self) -> None:
         """A rule about TDX in a policy for SGX would silently hold for nothing."""
-        tees = {release.tee for release in self.releases} or set(Tee)
+        tees = {release.tee for release in self.releases} or set(JUDGED)
         if self.tee is not None and self.releases and tees != {self.tee}:
             raise PolicyFault(f"tee is {self.tee}, but code of {', '.join(sorted(tees))} is named", "tee")
         for rule in fields(self):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from attestable_mcp.appraise.lines import KeyPath, key_lines
 from attestable_mcp.appraise.policy import (
+    JUDGED,
     MASKS,
     RTMRS,
     TDX_LISTS,
@@ -217,8 +218,8 @@ def _rules(section: _Section) -> Rules:
 
 def _tee(section: _Section) -> Tee | None:
     word = section.text("tee")
-    if word is not None and word not in tuple(Tee):
-        raise section.fail(f"wanted one of {', '.join(Tee)}, seen {word!r}", "tee")
+    if word is not None and word not in JUDGED:
+        raise section.fail(f"wanted one of {', '.join(JUDGED)}, seen {word!r}", "tee")
     return None if word is None else Tee(word)
 
 

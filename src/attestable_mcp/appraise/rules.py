@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from attestable_mcp.appraise.policy import RTMRS, TDX_LISTS, Policy, Release, SgxRelease, TdxRelease
+from attestable_mcp.appraise.policy import JUDGED, RTMRS, TDX_LISTS, Policy, Release, SgxRelease, TdxRelease
 from attestable_mcp.rats import Claims, Finding, Outcome, Tee, Verified
 
 Rule = Callable[[Verified, Policy], Iterator[Finding]]
@@ -61,7 +61,9 @@ def simulated(verified: Verified, policy: Policy) -> Iterator[Finding]:
 
 def tee(verified: Verified, policy: Policy) -> Iterator[Finding]:
     """The kind of TEE is one whose code the policy names."""
-    wanted = {policy.rules.tee} if policy.rules.tee else {release.tee for release in policy.rules.releases} or set(Tee)
+    wanted = (
+        {policy.rules.tee} if policy.rules.tee else {release.tee for release in policy.rules.releases} or set(JUDGED)
+    )
     kind = verified.claims.tee
     source = _source(policy, "policy", "tee") if policy.rules.tee else _source(policy, "policy")
     yield _finding("tee", kind in wanted, " or ".join(sorted(wanted)), str(kind), "tee_not_accepted", source)

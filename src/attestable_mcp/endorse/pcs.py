@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -34,11 +34,18 @@ from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, Si
 INTEL_PCS = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 
-_CHAIN_HEADERS = ("tcb-info-issuer-chain", "sgx-enclave-identity-issuer-chain", "sgx-pck-crl-issuer-chain")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _RETRY = "Try again later, name another source in [trust] endorsements, or have the server staple its collateral."
 
 PieceKind = Literal["tcb-info", "qe-identity", "pck-crl", "root-crl"]
+_HEADERS: dict[PieceKind, str] = {
+    "tcb-info": "tcb-info-issuer-chain",
+    "qe-identity": "sgx-enclave-identity-issuer-chain",
+    "pck-crl": "sgx-pck-crl-issuer-chain",
+}
+"""Where each answer carries its issuer chain, in lower case. The root's own list has none."""
+LONGEST_KEPT = timedelta(days=1)
+"""Asked again after this time even where the answer holds longer: Intel publishes revocations ahead of nextUpdate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +147,8 @@ class PcsSource:
         if isinstance(outcome, BaseException):
             raise outcome
         for piece in pieces:
-            self.cache.put(piece.url, outcome[piece.kind], _expiry(piece, outcome[piece.kind]))
+            ends = min(_expiry(piece, outcome[piece.kind]), self._now() + LONGEST_KEPT)
+            self.cache.put(piece.url, outcome[piece.kind], ends)
         return outcome
 
 
@@ -210,7 +218,7 @@ async def _get(client: httpx2.AsyncClient, url: str) -> Answer:
                 body += chunk
                 if len(body) > LIMITS.endorsement:
                     raise _unavailable(url, f"wanted at most {LIMITS.endorsement} bytes, seen more")
-            headers = {name: response.headers[name] for name in _CHAIN_HEADERS if name in response.headers}
+            headers = {name: response.headers[name] for name in _HEADERS.values() if name in response.headers}
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
         raise _unavailable(url, f"{type(error).__name__} {error}".strip()) from error
     except (OSError, ValueError) as error:  # TLS settings and proxies named by the environment
@@ -240,7 +248,14 @@ def _check_head(url: str, response: httpx2.Response) -> None:
 
 
 def _expiry(piece: _Piece, answer: Answer) -> datetime:
-    """When the answer says that it runs out (UTC), read without trust. Raises: EndorsementUnavailable if unreadable."""
+    """When a usable answer runs out (UTC), read without trust. Raises: EndorsementUnavailable if it is not usable."""
+    moment = _next_update(piece, answer)
+    if piece.kind in _HEADERS:
+        _chain(answer, _HEADERS[piece.kind], piece.url)
+    return moment
+
+
+def _next_update(piece: _Piece, answer: Answer) -> datetime:
     if piece.kind in ("tcb-info", "qe-identity"):
         _, _, document = split_signed(answer.body, piece.url)
         moment = document.get("nextUpdate")
@@ -338,21 +353,21 @@ def _chain(answer: Answer, header: str, where: str) -> tuple[bytes, ...]:
         raise _unavailable(where, f"header {header}: not base64: {error}") from error
 
 
-_DOCUMENTS: tuple[tuple[PieceKind, DocumentKind, str], ...] = (
-    ("tcb-info", DocumentKind.INTEL_TCB_INFO, _CHAIN_HEADERS[0]),
-    ("qe-identity", DocumentKind.INTEL_QE_IDENTITY, _CHAIN_HEADERS[1]),
+_DOCUMENTS: tuple[tuple[PieceKind, DocumentKind], ...] = (
+    ("tcb-info", DocumentKind.INTEL_TCB_INFO),
+    ("qe-identity", DocumentKind.INTEL_QE_IDENTITY),
 )
 
 
 def _assemble(answers: dict[PieceKind, Answer], where: str) -> Endorsements:
     documents = []
-    for piece, kind, header in _DOCUMENTS:
+    for piece, kind in _DOCUMENTS:
         answer = answers[piece]
         body, signature, _ = split_signed(answer.body, where)
-        chain = _chain(answer, header, where)
+        chain = _chain(answer, _HEADERS[piece], where)
         documents.append(SignedDocument(kind=kind, body=body, signature=signature, issuer_chain=chain))
     return Endorsements(
-        certificates=_chain(answers["pck-crl"], _CHAIN_HEADERS[2], where),
+        certificates=_chain(answers["pck-crl"], _HEADERS["pck-crl"], where),
         crls=(_crl(answers["root-crl"].body), _crl(answers["pck-crl"].body)),
         documents=tuple(documents),
         sources=(where,),

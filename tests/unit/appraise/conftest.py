@@ -37,7 +37,8 @@ def verified() -> Callable[..., Verified]:
             "report_data": bytes(64), "debug": False, "tcb_status": "UpToDate", "tcb_evaluation_data_number": 17,
         }  # fmt: skip
         return Verified(
-            rats._MINT, claims=Claims(**(given | claims)), evidence_digest="e" * 64, signed_digest="d" * 64, findings=(),
+            rats._MINT, claims=Claims(**(given | claims)), evidence_digest="e" * 64,
+            signed_digest="d" * 64, findings=(),
             anchor="f" * 64, anchor_name="a root", simulated=simulated, at=AT, valid_until=AT,
         )  # fmt: skip
 

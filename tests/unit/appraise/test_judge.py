@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attestable_mcp.appraise.judge import HINTS, appraise
-from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy
+from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, JUDGED, Policy
 from attestable_mcp.rats import AttestationResult, Outcome, Tee, Verdict, Verified
 
 Make = Callable[..., Verified]
@@ -37,6 +37,7 @@ def test_what_the_policy_names_is_verified(verified: Make, tee: Tee, rules: str)
 
 OTHER = "cc" * 48
 # tee, rules, changed claims, code, words of the message
+# ruff: noqa: E501 - a table reads best with a row a line
 REFUSALS: dict[str, tuple[Tee, str, dict[str, Any], str, str]] = {
     "mrenclave": (
         Tee.SGX, SGX, {"values": {"mrenclave": "ab" * 32}}, "measurement_mismatch",
@@ -179,7 +180,7 @@ def test_genuine_only_is_partial_and_says_what_is_open(verified: Make) -> None:
     assert [finding.outcome for finding in result.findings if finding.check == "policy.code"] == [Outcome.SKIP]
 
 
-@pytest.mark.parametrize("tee", list(Tee))
+@pytest.mark.parametrize("tee", JUDGED)
 def test_genuine_only_keeps_every_other_default(verified: Make, tee: Tee) -> None:
     policy = Policy.genuine_only()
     assert appraise(verified(tee, debug=True), policy).error.code == "debug_enclave"  # type: ignore[union-attr]
@@ -228,3 +229,10 @@ def test_a_default_rule_says_that_nobody_wrote_it(verified: Make) -> None:
 def test_every_code_has_a_hint(verified: Make) -> None:
     codes = {code for _, _, _, code, _ in REFUSALS.values()} | {"tcb_status_refused", "revoked"}
     assert {code for code in codes if code not in HINTS} == set()
+
+
+def test_a_kind_that_the_rules_do_not_know_is_refused(verified: Make) -> None:
+    for tee in set(Tee) - set(JUDGED):
+        result = appraise(verified(tee), Policy.genuine_only())
+        assert result.error is not None
+        assert result.error.code == "tee_not_accepted"

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from attestable_mcp.appraise.policy import (
-    ACCEPTABLE_STATUSES, MaskedValue, Policy, Rules, SgxRelease, TdxRelease, TrustPolicy, masked,
+    ACCEPTABLE_STATUSES,
+    MaskedValue,
+    Policy,
+    Rules,
+    SgxRelease,
+    TdxRelease,
+    TrustPolicy,
+    masked,
 )  # fmt: skip
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -202,7 +209,7 @@ BAD: dict[str, tuple[str, int | None, str]] = {
     "anchors text": (f"[trust]\nanchors = 'intel'\n[policy]\n{IDENTITY}", 2, "wanted a list"),
     "source word": (f"[trust]\nendorsements = ['psc']\n[policy]\n{IDENTITY}", 2, "psc"),
     "source scheme": (f"[trust]\nendorsements = ['ftp://x.y/']\n[policy]\n{IDENTITY}", 2, "ftp"),
-    "freshness word": (f"[trust]\nfreshness = 'none'\n[policy]\n{IDENTITY}", 2, "wanted one of connection, certificate"),
+    "freshness word": (f"[trust]\nfreshness = 'none'\n[policy]\n{IDENTITY}", 2, "wanted one of connection"),
     "binding word": (f"[trust]\nbinding = 'no'\n[policy]\n{IDENTITY}", 2, "wanted one of key, quote"),
     "simulated bool": (f"[trust]\nsimulated = true\n[policy]\n{IDENTITY}", 2, "wanted a string"),
     "simulated word": (f"[trust]\nsimulated = 'yes'\n[policy]\n{IDENTITY}", 2, "wanted one of refuse, accept"),
