@@ -1,4 +1,4 @@
-"""Measured-boot event logs and their replay: TCG crypto-agile and legacy logs, CCEL (the TDX form), dstack's RTMR3 log.
+"""Measured-boot event logs and their replay: TCG logs (crypto-agile and SHA-1), CCEL (the TDX form), dstack's log.
 
 A log is hearsay until its replay gives the very registers that hardware signed. Even then only the digests are proven:
 the data beside a digest is proven where the digest is its hash, which `Event.proves_data` tells. Sources: TCG PC Client
@@ -212,7 +212,7 @@ def _digest(event: Event, bank: str) -> bytes:
 
 
 def content_faults(log: EventLog) -> tuple[str, ...]:
-    """What contradicts itself in a log that may still replay: data that its digest does not measure, malformed variables.
+    """What contradicts itself in a log that may still replay: data that its digest does not measure, bad variables.
 
     A digest of an error separator is of the value 1, whatever data follows it (PFP §3.3.2.1).
     """

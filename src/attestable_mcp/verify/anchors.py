@@ -1,0 +1,64 @@
+"""Trust anchors: the keys that everything rests on, by the SHA-256 of their SubjectPublicKeyInfo.
+
+By key and not by certificate, because vendors re-issue root certificates with the same key. Each constant was
+computed from the root certificate that the vendor publishes. Sources: Intel SGX provisioning certification service;
+AMD key distribution service (`cert_chain` of each product); AWS, "Nitro Enclaves root certificate"; Google and
+Microsoft, virtual TPM roots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor:
+    """One root key. `spki_sha256` is lower-case hex; `simulated` marks a root that stands for no hardware at all.
+
+    `replaced` marks an anchor that a caller put in the vendor's place.
+    """
+
+    name: str
+    spki_sha256: str
+    simulated: bool = False
+    replaced: bool = False
+
+
+INTEL_SGX_ROOT = TrustAnchor(
+    name="Intel SGX Root CA", spki_sha256="a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e"
+)
+AMD_MILAN_ROOT = TrustAnchor(
+    name="AMD ARK-Milan", spki_sha256="9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"
+)
+AMD_GENOA_ROOT = TrustAnchor(
+    name="AMD ARK-Genoa", spki_sha256="429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"
+)
+"""ARK-Turin is not here: we have not seen it on a real chain. Name it in the policy until then."""
+AWS_NITRO_ROOT = TrustAnchor(
+    name="AWS Nitro Enclaves Root G1", spki_sha256="f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225"
+)
+GOOGLE_TPM_ROOT = TrustAnchor(
+    name="Google EK/AK CA Root", spki_sha256="56a613f57126a385dd6949294e93b0b566f96ab0573be0c2368e6f5ca779831f"
+)
+MICROSOFT_TPM_ROOT = TrustAnchor(
+    name="Azure Virtual TPM Root Certificate Authority 2023",
+    spki_sha256="5cbc52672ae101263c2976736044a964c1182ce9412c39937183baddcccb8cdf",
+)
+SIMULATED_ROOT = TrustAnchor(
+    name="SIMULATED SGX Root CA",
+    spki_sha256="48fd66032a4906b86686cf1a9fd3d04c093dc9b85eb8abe6fe7f837125cb2400",
+    simulated=True,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchors:
+    """The roots that one verifier believes, by vendor. An empty tuple refuses that vendor altogether.
+
+    `tpm` may also name an attestation key itself: a pinned AK needs no certificate.
+    """
+
+    intel: tuple[TrustAnchor, ...] = (INTEL_SGX_ROOT,)
+    amd: tuple[TrustAnchor, ...] = (AMD_MILAN_ROOT, AMD_GENOA_ROOT)
+    aws: tuple[TrustAnchor, ...] = (AWS_NITRO_ROOT,)
+    tpm: tuple[TrustAnchor, ...] = (GOOGLE_TPM_ROOT, MICROSOFT_TPM_ROOT)
