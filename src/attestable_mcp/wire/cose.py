@@ -151,6 +151,7 @@ class Sign1:
     protected: bytes
     payload: bytes
     signature: bytes
+    tagged: bool
 
     @property
     def to_be_signed(self) -> bytes:
@@ -162,8 +163,8 @@ def read_sign1(data: bytes) -> Sign1:
     """Read a COSE_Sign1, tagged (18) or not, with nothing after it. Raises: MalformedEvidence."""
     if len(data) > LIMITS.evidence:
         raise MalformedEvidence(f"COSE: wanted at most {LIMITS.evidence} bytes, seen {len(data)}", field="cose")
-    body = data[1:] if data[:1] == bytes([0xC0 | COSE_SIGN1_TAG]) else data
-    message = read_lenient(body, "cose")
+    tagged = data[:1] == bytes([0xC0 | COSE_SIGN1_TAG])
+    message = read_lenient(data[1:] if tagged else data, "cose")
     if not isinstance(message, list) or len(message) != 4:
         raise MalformedEvidence("COSE_Sign1: wanted an array of 4", field="cose", offset=0)
     protected, unprotected, payload, signature = message
@@ -171,7 +172,8 @@ def read_sign1(data: bytes) -> Sign1:
         raise MalformedEvidence("COSE_Sign1: wanted byte strings for protected, payload and signature", field="cose")
     if unprotected != {}:
         raise MalformedEvidence("COSE_Sign1: wanted an empty unprotected header", field="cose.unprotected")
-    return Sign1(algorithm=_algorithm(protected), protected=protected, payload=payload, signature=signature)
+    algorithm = _algorithm(protected)
+    return Sign1(algorithm=algorithm, protected=protected, payload=payload, signature=signature, tagged=tagged)
 
 
 def _algorithm(protected: bytes) -> int:
