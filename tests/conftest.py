@@ -1,17 +1,20 @@
-"""Fixtures shared by every suite. Tests run offline, on loopback, and never touch the user's own cache or configuration."""
+"""Fixtures shared by every suite. Tests run offline, on loopback, and never touch the user's own configuration."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from attestable_mcp.wire import der
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def vectors_root() -> Path | None:
-    """Where the real vectors lie: $ATTESTABLE_VECTORS, or ../shared/vectors beside the repository; None where absent."""
+    """Where the real vectors lie: $ATTESTABLE_VECTORS, or ../shared/vectors beside the repository; None if absent."""
     named = os.environ.get("ATTESTABLE_VECTORS")
     root = Path(named) if named else REPOSITORY.parent / "shared" / "vectors"
     return root if root.is_dir() else None
@@ -39,3 +42,42 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, str(home / name.lower()))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def make_certificate() -> Callable[..., bytes]:
+    """A builder of DER certificates out of parts that may be wrong; its signature is no signature."""
+    return _make_certificate
+
+
+SPKI = der.encode_sequence(
+    der.encode_sequence(der.encode_oid("1.2.840.10045.2.1"), der.encode_oid("1.2.840.10045.3.1.7")),
+    der.encode(der.BIT_STRING, b"\0\4" + bytes(range(64))),
+)
+ECDSA = der.encode_sequence(der.encode_oid("1.2.840.10045.4.3.2"))
+
+
+def _make_certificate(
+    extensions: Sequence[tuple[str, bytes] | tuple[str, bytes, bytes]] = (),
+    *,
+    spki: bytes = SPKI,
+    algorithm: bytes = ECDSA,
+    inner_algorithm: bytes | None = None,
+    serial: bytes = b"\x02\x01\x07",
+    version: bytes = b"\xa0\x03\x02\x01\x02",
+    validity: bytes = b"\x17\x0d260101000000Z\x17\x0d270101000000Z",
+    tail: bytes = b"",
+) -> bytes:
+    """`extensions` are (OID, value) or (OID, value, the bytes of its critical flag)."""
+    name = der.encode_sequence(
+        der.encode(der.SET, der.encode_sequence(der.encode_oid("2.5.4.3"), der.encode(der.UTF8_STRING, b"RATLS")))
+    )
+    members = [
+        der.encode_sequence(der.encode_oid(oid), *flag, der.encode_octet_string(value))
+        for oid, value, *flag in extensions
+    ]
+    wrapped = der.encode(0xA3, der.encode_sequence(*members)) if members else b""
+    inner = algorithm if inner_algorithm is None else inner_algorithm
+    times = der.encode_sequence(validity)
+    tbs = der.encode_sequence(version, serial, inner, name, times, name, spki, wrapped, tail)
+    return der.encode_sequence(tbs, algorithm, der.encode(der.BIT_STRING, b"\0" + b"\x5a" * 70))
