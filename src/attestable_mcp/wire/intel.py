@@ -3,7 +3,7 @@
 Bytes to fields, nothing judged: no key, no clock. Every length field is obeyed exactly; what follows the quote must be
 zeros, and is counted. `signed` is the span that the attestation key signs, as it was received.
 
-Sources: Intel SGX ECDSA QuoteGenReference and Intel TDX DCAP Quoting Library API (quote structures of versions 3, 4 and 5);
+Sources: Intel SGX ECDSA Quote Library Reference and Intel TDX DCAP Quoting Library API (quote versions 3, 4 and 5);
 Intel SGX PCK Certificate and CRL Profile Specification, section 1.3.5 (the SGX extension).
 """
 
@@ -15,9 +15,9 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass
 from struct import Struct
 
-from ..errors import MalformedEvidence, UnsupportedEvidence
-from ..limits import LIMITS
-from ..rats import ClaimValue, Tee
+from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import ClaimValue, Tee
 
 HEADER_SIZE = 48
 SGX_REPORT_SIZE = 384
@@ -108,8 +108,8 @@ class IntelQuote:
     """A parsed quote, nothing of it verified.
 
     `signed` is the received span under `signature` (r || s, 64 bytes). `attestation_key` is x || y, 64 bytes.
-    `qe_auth_data` may be empty. `certificates` holds the DER certificates of certification data type 5, in the order of the
-    quote; `certification_data` the raw bytes of any type. `trailing` counts zero bytes after the quote.
+    `qe_auth_data` may be empty. `certificates` holds the DER certificates of certification data type 5, in the
+    order of the quote; `certification_data` the raw bytes of any type. `trailing` counts zero bytes after the quote.
     `body_type` is set for version 5 only.
     """
 
@@ -191,7 +191,9 @@ def read_quote(data: bytes) -> IntelQuote:
         UnsupportedEvidence: another version, TEE, key type, body or certification data type than those of this module.
     """
     if len(data) > LIMITS.evidence:
-        raise MalformedEvidence(f"quote has {len(data)} bytes, at most {LIMITS.evidence} are read", field="quote", offset=0)
+        raise MalformedEvidence(
+            f"quote has {len(data)} bytes, at most {LIMITS.evidence} are read", field="quote", offset=0
+        )
     data = bytes(data)
     cursor = _Cursor(data, 0, len(data))
     version, tee, vendor, user_data = _read_header(cursor)
@@ -208,8 +210,9 @@ def read_quote(data: bytes) -> IntelQuote:
     qe_auth = inner.take(inner.u16("qe_auth_data_size"), "qe_auth_data")
     kind, certification, certificates = _read_certification(inner)
     return IntelQuote(
-        raw=data, version=version, tee=tee, body_type=body_type, qe_vendor_id=vendor, user_data=user_data, signed=signed,
-        body=body, signature=signature, attestation_key=key, qe_report=qe_report, qe_report_signature=qe_signature,
+        raw=data, version=version, tee=tee, body_type=body_type, qe_vendor_id=vendor, user_data=user_data,
+        signed=signed, body=body, signature=signature, attestation_key=key, qe_report=qe_report,
+        qe_report_signature=qe_signature,
         qe_auth_data=qe_auth, certification_data_type=kind, certification_data=certification, certificates=certificates,
         trailing=trailing,
     )  # fmt: skip
@@ -223,7 +226,9 @@ def _read_header(cursor: _Cursor) -> tuple[int, Tee, bytes, bytes]:
         raise UnsupportedEvidence(f"attestation key type: wanted 2 (ECDSA P-256), seen {key_type}")
     tee = _TEE_TYPES.get(tee_type)
     if tee is None or (version == 3 and tee is not Tee.SGX):
-        raise UnsupportedEvidence(f"TEE type of a version {version} quote: wanted 0x0 or 0x81 (not in 3), seen {tee_type:#x}")
+        raise UnsupportedEvidence(
+            f"TEE type of a version {version} quote: wanted 0x0 or 0x81 (not in 3), seen {tee_type:#x}"
+        )
     return version, tee, vendor, user_data
 
 
@@ -251,8 +256,9 @@ def _read_body(cursor: _Cursor, version: int, tee: Tee) -> tuple[int | None, Sgx
 def _sgx_report(raw: bytes) -> SgxReport:
     fields = _SGX_REPORT.unpack(raw)
     return SgxReport(
-        raw=raw, cpusvn=fields[0], miscselect=fields[1], isvextprodid=fields[3], attributes=fields[4], mrenclave=fields[5],
-        mrsigner=fields[7], configid=fields[9], isvprodid=fields[10], isvsvn=fields[11], configsvn=fields[12],
+        raw=raw, cpusvn=fields[0], miscselect=fields[1], isvextprodid=fields[3], attributes=fields[4],
+        mrenclave=fields[5], mrsigner=fields[7], configid=fields[9], isvprodid=fields[10], isvsvn=fields[11],
+        configsvn=fields[12],
         isvfamilyid=fields[14], report_data=fields[15],
     )  # fmt: skip
 
@@ -297,7 +303,7 @@ def _read_certification(cursor: _Cursor) -> tuple[int, bytes, tuple[bytes, ...]]
 
 
 def _count_zeros(data: bytes, start: int) -> int:
-    """Attesters hand out fixed buffers (configfs, 8000 bytes): zeros after the quote are padding, anything else is not."""
+    """Attesters hand out fixed buffers (configfs, 8000 bytes): zeros after the quote are padding, all else is not."""
     rest = data[start:]
     if rest.count(0) != len(rest):
         first = next(index for index, byte in enumerate(rest) if byte)
@@ -320,7 +326,9 @@ def read_pem_chain(data: bytes, *, field: str, offset: int = 0) -> tuple[bytes, 
         found.append(_from_base64(match[1], field, offset + match.start(1)))
         position = match.end()
         if len(found) > LIMITS.chain:
-            raise MalformedEvidence(f"more than {LIMITS.chain} certificates", field=field, offset=offset + match.start())
+            raise MalformedEvidence(
+                f"more than {LIMITS.chain} certificates", field=field, offset=offset + match.start()
+            )
     _only_blanks(data, position, len(data), field, offset)
     if not found:
         raise MalformedEvidence("wanted a PEM certificate chain, seen none", field=field, offset=offset)
@@ -432,7 +440,9 @@ def read_pck_extension(value: bytes) -> PckExtension:
     """
     top = _pairs(_single(value, _SEQUENCE, "sgx_extension"), "sgx_extension")
     tcb = _pairs(_need(top, b"\x02", _SEQUENCE, "tcb"), "tcb", prefix=b"\x02")
-    configuration = _pairs(_need(top, b"\x07", _SEQUENCE, "configuration"), "configuration", b"\x07") if b"\x07" in top else {}
+    configuration = (
+        _pairs(_need(top, b"\x07", _SEQUENCE, "configuration"), "configuration", b"\x07") if b"\x07" in top else {}
+    )
     components = bytes(_small(_need(tcb, bytes([n]), _INTEGER, f"tcb.{n}"), 255, f"tcb.{n}") for n in range(1, 17))
     return PckExtension(
         ppid=_octets(top, b"\x01", 16, "ppid"),
