@@ -1,0 +1,90 @@
+"""One MCP server in a process of its own: `plain`, `tls` (standard library TLS 1.3) or `attested`. Prints its URL, ends on stdin's end."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+
+
+def build() -> MCPServer:
+    server = MCPServer("bench")
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    return server
+
+
+def self_signed() -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    with tempfile.TemporaryDirectory() as folder:
+        cert_file, key_file = Path(folder, "cert.pem"), Path(folder, "key.pem")
+        cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+async def until_stdin_ends() -> None:
+    await asyncio.to_thread(sys.stdin.buffer.read)
+
+
+async def unattested(mode: str) -> None:
+    security = TransportSecuritySettings(allowed_hosts=["127.0.0.1:*"], allowed_origins=[])
+    app = build().streamable_http_app(json_response=True, transport_security=security)
+    tls = {"ssl_context_factory": lambda _config, _default: self_signed()} if mode == "tls" else {}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, **tls))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    print(f"{'https' if mode == 'tls' else 'http'}://127.0.0.1:{port}/mcp", flush=True)
+    await until_stdin_ends()
+    server.should_exit = True
+    await task
+
+
+async def attested() -> None:
+    from attestable_mcp import serve
+
+    async with serve(build(), listen="127.0.0.1:0", attester="simulated") as running:
+        print(running.url, flush=True)
+        await until_stdin_ends()
+
+
+if __name__ == "__main__":
+    asyncio.run(attested() if sys.argv[1] == "attested" else unattested(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""A fresh connection and one request: attested (certificate, live quote, both verified) beside plain TLS 1.3."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx2
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import table
+from servers import running
+
+from attestable_mcp import Policy, Verifier, attested_http_client
+
+ROUNDS, AIM_MS = 60, 3.0
+PATH = "/.well-known/attestation"
+
+
+def plain(url: str) -> Callable[[], Awaitable[None]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    async def once() -> None:
+        async with httpx2.AsyncClient(verify=context, trust_env=False) as http:
+            await http.get(url)
+
+    return once
+
+
+def attested(url: str, binding: str) -> Callable[[], Awaitable[None]]:
+    policy = Policy.genuine_only(simulated="accept", binding=binding)
+    verifier = Verifier(policy)
+
+    async def once() -> None:
+        async with attested_http_client(policy, verifier=verifier) as http:
+            await http.get(url)
+
+    return once
+
+
+async def measure(subjects: dict[str, Callable[[], Awaitable[None]]]) -> dict[str, float]:
+    samples: dict[str, list[float]] = {name: [] for name in subjects}
+    for call in subjects.values():
+        await call()
+    for _ in range(ROUNDS):
+        for name, call in subjects.items():
+            begun = time.perf_counter()
+            await call()
+            samples[name].append((time.perf_counter() - begun) * 1e3)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def main() -> None:
+    with contextlib.ExitStack() as stack:
+        tls = stack.enter_context(running("tls")).removesuffix("/mcp") + PATH
+        ours = stack.enter_context(running("attested")).removesuffix("/mcp") + PATH
+        times = asyncio.run(measure({"plain TLS 1.3": plain(tls), "attested, live quote": attested(ours, "quote")}))
+    floor = times["plain TLS 1.3"]
+    rows = [
+        (
+            name,
+            f"{ms:.2f} ms",
+            f"{ms / floor:.2f} x plain, {ms - floor:+.2f} ms",
+            "peer" if ms == floor else f"at most {AIM_MS:.0f} ms over plain",
+        )
+        for name, ms in times.items()
+    ]
+    table("connect and one request", rows)
+
+
+if __name__ == "__main__":
+    main()
