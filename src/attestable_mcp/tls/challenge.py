@@ -188,7 +188,7 @@ def _channel(scope: Scope) -> Channel:
 
 
 async def _body(receive: Receive, most: int) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -197,7 +197,7 @@ async def _body(receive: Receive, most: int) -> bytes:
         if len(body) > most:
             raise MalformedEvidence(f"challenge: wanted at most {most} bytes", field="challenge")
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 async def _refuse(send: Send, status: int, code: str, message: str) -> None:

@@ -204,6 +204,10 @@ class Channel:
         """The application protocol agreed on (RFC 7301)."""
         return self._connection.get_alpn_proto_negotiated().decode("ascii") or None
 
+    def selected_alpn_protocol(self) -> str | None:
+        """The name by which `ssl.SSLObject` calls `alpn`, for HTTP libraries that ask."""
+        return self.alpn()
+
     def cipher(self) -> tuple[str, str, int] | None:
         """Name, protocol and key bits, as `ssl.SSLObject.cipher` gives them."""
         name, version, bits = (

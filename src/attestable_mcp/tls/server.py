@@ -134,7 +134,7 @@ class Server:
     ) -> None:
         self._attester = attester
         self._address = (host, port)
-        self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((_certificate_host(host), "localhost")))
+        self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((_reachable(host), "localhost")))
         self._lifetime = lifetime
         self._now = now
         self._drain_seconds = drain_seconds
@@ -152,7 +152,7 @@ class Server:
     def url(self) -> str:
         """`https://HOST:PORT` of the socket that is listened on; an address that clients on this machine can use."""
         host, port = self._bound
-        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        reachable = _reachable(host)
         return f"https://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
 
     @property
@@ -345,5 +345,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _certificate_host(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+def _reachable(host: str) -> str:
+    """Where a client on this machine finds a server that listens everywhere."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound

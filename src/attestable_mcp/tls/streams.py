@@ -1,0 +1,423 @@
+"""Network backends for httpcore2 and httpcore, asynchronous and blocking: a stream is handed out once it is proven.
+
+Nothing of a proxy, of the environment or of the caller's SSL context plays a part. Refusals leave as they are: they are
+no connect errors, so that no pool retries them and no HTTP client gives them another name.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpcore2
+from anyio.abc import SocketAttribute
+from OpenSSL import SSL
+
+from attestable_mcp.errors import ConversationError
+from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin, Receive, Send, Steps, Within, Work
+from attestable_mcp.tls.channel import Channel, reason
+from attestable_mcp.tls.engine import ClientContext
+
+CHUNK = 65536
+FAREWELL_SECONDS = 0.5
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
+def _plaintext_refused() -> ConversationError:
+    return ConversationError(
+        "connection: refusing to speak before TLS and attestation", code="plaintext_refused", hint="use an https URL"
+    )
+
+
+def _stalled(what: str) -> ConversationError:
+    return ConversationError(f"{what}: no answer in time", code="stalled", hint="the server is slow, or holds us up")
+
+
+def _broken(what: str, error: Exception) -> ConversationError:
+    return ConversationError(f"{what}: the connection broke: {error or type(error).__name__}", code="connection_closed")
+
+
+async def drive(steps: Steps, tcp: anyio.abc.ByteStream) -> AttestedPeer:
+    """Run the steps of `Gate.set_up` over an anyio stream.
+
+    Raises:
+        AttestationError: of the steps; ConversationError with code `stalled` or `connection_closed`.
+    """
+    value: Any = None
+    deadline, what = anyio.current_time(), "connection"
+    while True:
+        try:
+            step = steps.send(value)
+        except StopIteration as stop:
+            peer: AttestedPeer = stop.value
+            return peer
+        value = None
+        try:
+            match step:
+                case Within(seconds, words):
+                    deadline, what = anyio.current_time() + seconds, words
+                case Send(data):
+                    with anyio.fail_after(deadline - anyio.current_time()):
+                        await tcp.send(data)
+                case Receive():
+                    with anyio.fail_after(deadline - anyio.current_time()):
+                        value = await _receive(tcp)
+                case Work(call):
+                    with anyio.fail_after(deadline - anyio.current_time()):
+                        value = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise _stalled(what) from error
+        except _BROKEN as error:
+            raise _broken(what, error) from error
+
+
+async def _receive(tcp: anyio.abc.ByteStream) -> bytes:
+    try:
+        return await tcp.receive(CHUNK)
+    except anyio.EndOfStream:
+        return b""
+
+
+def drive_sync(steps: Steps, sock: socket.socket) -> AttestedPeer:
+    """Run the steps of `Gate.set_up` over a blocking socket. Raises as `drive`."""
+    value: Any = None
+    deadline, what = time.monotonic(), "connection"
+    while True:
+        try:
+            step = steps.send(value)
+        except StopIteration as stop:
+            peer: AttestedPeer = stop.value
+            return peer
+        value = None
+        try:
+            match step:
+                case Within(seconds, words):
+                    deadline, what = time.monotonic() + seconds, words
+                case Send(data):
+                    _within(sock, deadline)
+                    sock.sendall(data)
+                case Receive():
+                    _within(sock, deadline)
+                    value = sock.recv(CHUNK)
+                case Work(call):
+                    value = call()
+        except TimeoutError as error:
+            raise _stalled(what) from error
+        except OSError as error:
+            raise _broken(what, error) from error
+
+
+def _within(sock: socket.socket, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
+
+
+def _attribute(tcp: anyio.abc.SocketStream, name: Any) -> Any:
+    return tcp.extra(name, None)  # noqa: S610 - anyio's typed attributes, no database
+
+
+def _info(name: str, channel: Channel | None, peer: AttestedPeer | None) -> Any:
+    match name:
+        case "ssl_object":
+            return channel
+        case "attested_peer":
+            return peer
+        case _:
+            return None
+
+
+def _readable(sock: socket.socket) -> bool:
+    """Whether bytes or an end wait on an idle connection: the pool then drops it."""
+    if sock.fileno() < 0:
+        return True
+    if sys.platform == "win32":
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class AsyncStream(httpcore2.AsyncNetworkStream):
+    """A TCP connection that becomes readable and writable in `start_tls`, once its peer is admitted.
+
+    `core` is httpcore2 or httpcore: whose exceptions the pool above expects.
+    """
+
+    def __init__(self, tcp: anyio.abc.SocketStream, gate: Gate, origin: Origin, core: ModuleType) -> None:
+        self._tcp = tcp
+        self._gate = gate
+        self._origin = origin
+        self._core = core
+        self._channel: Channel | None = None
+        self._peer: AttestedPeer | None = None
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> AsyncStream:
+        """Handshake, appraise, challenge, bind, admit. The context given plays no part.
+
+        Raises:
+            AttestationError: and the socket is closed.
+        """
+        channel = ClientContext().channel(server_hostname or self._origin.host)
+        try:
+            self._peer = await drive(self._gate.set_up(channel, self._origin), self._tcp)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(self._tcp)
+            raise
+        self._channel = channel
+        return self
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Up to `max_bytes` of plaintext; b"" after close_notify."""
+        channel = self._channel
+        if channel is None:
+            raise _plaintext_refused()
+        try:
+            data = channel.read_all(max_bytes)
+            if data is not None:
+                return data
+            if timeout is None:
+                return await self._more(channel, max_bytes)
+            with anyio.fail_after(timeout):
+                return await self._more(channel, max_bytes)
+        except TimeoutError as error:
+            raise self._core.ReadTimeout(str(error)) from error
+        except SSL.Error as error:
+            raise self._core.ReadError(reason(error)) from error
+        except (*_BROKEN, OSError) as error:
+            raise self._core.ReadError(str(error)) from error
+
+    async def _more(self, channel: Channel, max_bytes: int) -> bytes:
+        while True:
+            cipher = await _receive(self._tcp)
+            if cipher:
+                channel.feed(cipher)
+            else:
+                channel.feed_eof()
+            data = channel.read_all(max_bytes)
+            if data is not None:
+                return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of `buffer`."""
+        channel = self._channel
+        if channel is None:
+            raise _plaintext_refused()
+        if not buffer:
+            return
+        try:
+            cipher = channel.write(buffer)
+            if timeout is None:
+                await self._tcp.send(cipher)
+            else:
+                with anyio.fail_after(timeout):
+                    await self._tcp.send(cipher)
+        except TimeoutError as error:
+            raise self._core.WriteTimeout(str(error)) from error
+        except SSL.Error as error:
+            raise self._core.WriteError(reason(error)) from error
+        except (*_BROKEN, OSError) as error:
+            raise self._core.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Say close_notify as far as the socket takes it at once, and close."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with anyio.move_on_after(FAREWELL_SECONDS, shield=True), suppress(OSError, *_BROKEN):
+                await self._tcp.send(channel.close())
+        await self._tcp.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """As httpcore names them, and `attested_peer`."""
+        match info:
+            case "client_addr":
+                return _attribute(self._tcp, SocketAttribute.local_address)
+            case "server_addr":
+                return _attribute(self._tcp, SocketAttribute.remote_address)
+            case "socket":
+                return _attribute(self._tcp, SocketAttribute.raw_socket)
+            case "is_readable":
+                sock = _attribute(self._tcp, SocketAttribute.raw_socket)
+                return sock is None or _readable(sock)
+            case _:
+                return _info(info, self._channel, self._peer)
+
+
+class AsyncBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to TCP ports only, directly, and lets `gate` judge who is there."""
+
+    def __init__(self, gate: Gate, core: ModuleType = httpcore2) -> None:
+        self._gate = gate
+        self._core = core
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> AsyncStream:
+        """A connected stream on which nothing can be said before `start_tls`."""
+        limit = self._gate.limits.connect_seconds
+        try:
+            with anyio.fail_after(limit if timeout is None else min(timeout, limit)):
+                tcp = await anyio.connect_tcp(host, port, local_host=local_address)
+        except TimeoutError as error:
+            raise self._core.ConnectTimeout(f"{host}:{port}") from error
+        except (OSError, anyio.BrokenResourceError) as error:
+            raise self._core.ConnectError(f"{host}:{port}: {error}") from error
+        for option in socket_options or ():
+            _attribute(tcp, SocketAttribute.raw_socket).setsockopt(*option)
+        return AsyncStream(tcp, self._gate, Origin("https", host.lower(), port), self._core)
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> AsyncStream:
+        """Never: a socket file names no origin."""
+        raise _plaintext_refused()
+
+    async def sleep(self, seconds: float) -> None:
+        """Between the pool's attempts to connect."""
+        await anyio.sleep(seconds)
+
+
+class SyncStream(httpcore2.NetworkStream):
+    """As `AsyncStream`, blocking."""
+
+    def __init__(self, sock: socket.socket, gate: Gate, origin: Origin, core: ModuleType) -> None:
+        self._sock = sock
+        self._gate = gate
+        self._origin = origin
+        self._core = core
+        self._channel: Channel | None = None
+        self._peer: AttestedPeer | None = None
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> SyncStream:
+        """As `AsyncStream.start_tls`."""
+        channel = ClientContext().channel(server_hostname or self._origin.host)
+        try:
+            self._peer = drive_sync(self._gate.set_up(channel, self._origin), self._sock)
+        except BaseException:
+            self._sock.close()
+            raise
+        self._channel = channel
+        return self
+
+    @contextmanager
+    def _mapped(self, slow: type[Exception], broken: type[Exception]) -> Generator[None, None, None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise slow(str(error)) from error
+        except SSL.Error as error:
+            raise broken(reason(error)) from error
+        except OSError as error:
+            raise broken(str(error)) from error
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Up to `max_bytes` of plaintext; b"" after close_notify."""
+        channel = self._channel
+        if channel is None:
+            raise _plaintext_refused()
+        with self._mapped(self._core.ReadTimeout, self._core.ReadError):
+            self._sock.settimeout(timeout)
+            while (data := channel.read_all(max_bytes)) is None:
+                cipher = self._sock.recv(CHUNK)
+                if cipher:
+                    channel.feed(cipher)
+                else:
+                    channel.feed_eof()
+            return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of `buffer`."""
+        channel = self._channel
+        if channel is None:
+            raise _plaintext_refused()
+        with self._mapped(self._core.WriteTimeout, self._core.WriteError):
+            self._sock.settimeout(timeout)
+            self._sock.sendall(channel.write(buffer))
+
+    def close(self) -> None:
+        """Say close_notify as far as the socket takes it at once, and close."""
+        channel, self._channel = self._channel, None
+        try:
+            if channel is not None:
+                self._sock.settimeout(0)
+                self._sock.send(channel.close())
+        except (OSError, SSL.Error):
+            pass
+        self._sock.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """As httpcore names them, and `attested_peer`."""
+        match info:
+            case "client_addr":
+                return self._sock.getsockname()
+            case "server_addr":
+                return self._sock.getpeername()
+            case "socket":
+                return self._sock
+            case "is_readable":
+                return _readable(self._sock)
+            case _:
+                return _info(info, self._channel, self._peer)
+
+
+class SyncBackend(httpcore2.NetworkBackend):
+    """As `AsyncBackend`, blocking."""
+
+    def __init__(self, gate: Gate, core: ModuleType = httpcore2) -> None:
+        self._gate = gate
+        self._core = core
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> SyncStream:
+        """As `AsyncBackend.connect_tcp`."""
+        limit = self._gate.limits.connect_seconds
+        source = None if local_address is None else (local_address, 0)
+        try:
+            sock = socket.create_connection(
+                (host, port), limit if timeout is None else min(timeout, limit), source_address=source
+            )
+        except TimeoutError as error:
+            raise self._core.ConnectTimeout(f"{host}:{port}") from error
+        except OSError as error:
+            raise self._core.ConnectError(f"{host}:{port}: {error}") from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in socket_options or ():
+            sock.setsockopt(*option)
+        return SyncStream(sock, self._gate, Origin("https", host.lower(), port), self._core)
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> SyncStream:
+        """Never: a socket file names no origin."""
+        raise _plaintext_refused()
+
+    def sleep(self, seconds: float) -> None:
+        """Between the pool's attempts to connect."""
+        time.sleep(seconds)
