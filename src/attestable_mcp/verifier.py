@@ -323,7 +323,7 @@ def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
         found += [INTEL_SGX_ROOT] if name == "intel" else anchors_from_file(Path(name))
     if "intel" in trust.anchors or trust.simulated == "accept":
         found.append(SIMULATED_ROOT)
-    return TrustAnchors(intel=tuple(dict.fromkeys(found)))
+    return TrustAnchors(intel=tuple(dict.fromkeys(found)), amd=(), aws=(), tpm=())  # no policy names these vendors
 
 
 def anchors_from_file(path: Path) -> list[TrustAnchor]:
