@@ -21,6 +21,7 @@ from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.rats import Tee
 from attestable_mcp.simulator import options as o
 from attestable_mcp.simulator.intel import PcsAnswer, Vendor, well_known
+from attestable_mcp.wire.collateral import read_collateral_json, read_qe_identity, read_tcb_info
 from attestable_mcp.wire.intel import read_pck_extension, read_quote
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -271,6 +272,19 @@ def test_the_two_forms_of_collateral_hold_the_same() -> None:
     assert [crl.hex() for crl in bag.crls] == [record["root_ca_crl"], record["pck_crl"]]
     assert [document.body.decode() for document in bag.documents] == [record["tcb_info"], record["qe_identity"]]
     assert len(bag.certificates) == 3
+
+
+@pytest.mark.parametrize("tee", [Tee.SGX, Tee.TDX])
+@pytest.mark.parametrize("with_pck_chain", [False, True])
+def test_our_reader_makes_the_same_of_the_record(tee: Tee, with_pck_chain: bool) -> None:
+    options = o.Collateral(with_pck_chain=with_pck_chain)
+    bag = Vendor().collateral(at=AT, tee=tee, options=options)
+    read = read_collateral_json(json.dumps(Vendor().collateral_json(at=AT, tee=tee, options=options)).encode())
+    assert (read.crls, read.documents) == (bag.crls, bag.documents)
+    assert set(read.certificates) == set(bag.certificates)
+    tcb, identity = (document.body for document in bag.documents)
+    assert (read_tcb_info(tcb).tee, read_tcb_info(tcb).fmspc) == (tee, Vendor().platform.fmspc)
+    assert read_qe_identity(identity).id == {Tee.SGX: "QE", Tee.TDX: "TD_QE"}[tee]
 
 
 def test_what_is_left_out_is_absent() -> None:
