@@ -36,6 +36,8 @@ class Limits:
     binding_max_age: float = 600.0
     certificate_max_age: float = 86400.0
     """Greatest age of a certificate where a policy asks for certificate freshness only."""
+    remembered: int = 256
+    """Proven chains and collateral sets that a verifier remembers."""
     binding_keys: int = 1024
     """Attested binding keys remembered by a client."""
     mcp_request: int = 4 * 1024 * 1024

@@ -19,6 +19,10 @@ class Trail:
         """All findings, oldest first."""
         return tuple(self._findings)
 
+    def extend(self, findings: tuple[Finding, ...]) -> None:
+        """Findings of checks that were made earlier over the same bytes and still hold."""
+        self._findings.extend(findings)
+
     def passed(self, check: str, seen: str = "", reason: str = "") -> None:
         """This check held."""
         self._findings.append(Finding(check=check, outcome=Outcome.PASS, seen=seen, reason=reason))
