@@ -1,0 +1,242 @@
+"""TPM 2.0 quotes: trust in the attestation key, its signature, the PCR digest, and the event log's replay.
+
+The key is trusted because a certificate for that very key leads to a pinned root, or because the key itself is pinned
+among the `tpm` anchors. PCR 16 and 23 can be reset by anybody and never become claims. Source: TCG TPM 2.0 Library
+Part 1 §31 and Part 2 §10.12; TCG PC Client Platform Firmware Profile 1.06 §10 for logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
+
+from attestable_mcp.errors import (
+    ChainInvalid,
+    EndorsementUnavailable,
+    EvidenceError,
+    SignatureInvalid,
+    VerificationError,
+)
+from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
+from attestable_mcp.verify.chain import check_revocation, read_pool, walk
+from attestable_mcp.verify.signature import HASHES, holds
+from attestable_mcp.verify.trail import Trail
+from attestable_mcp.wire import der
+from attestable_mcp.wire.eventlog import content_faults, read_log, replay_pcrs, secure_boot
+from attestable_mcp.wire.tpm import (
+    RESETTABLE,
+    Quote,
+    Signature,
+    TpmEvidence,
+    pcr_concatenation,
+    read_evidence,
+    read_quote,
+    read_signature,
+)
+from attestable_mcp.wire.x509 import X509Leaf
+
+if TYPE_CHECKING:
+    from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
+    from attestable_mcp.verify.memory import Memory
+
+_PREFERRED = ("sha512", "sha384", "sha256")
+_FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""A pinned key has no expiry of its own."""
+_NO_LOG = "what the PCR values mean: no event log was sent"
+_NO_CRL = "revocation of the attestation key: no list of its issuer was given"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTrust:
+    """Why the attestation key is believed: the anchor, until when, and what stays unproven."""
+
+    anchor: TrustAnchor
+    valid_until: datetime
+    not_proven: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteClaims:
+    """What a verified quote says: claims by name, and what stays unproven."""
+
+    quote: Quote
+    values: Mapping[str, ClaimValue]
+    not_proven: tuple[str, ...]
+
+
+def query(evidence: Evidence) -> EndorsementQuery:
+    """The SHA-256 of the attestation key, whose certificate is wanted. Raises: EvidenceError."""
+    key = read_evidence(evidence.body).ak
+    return EndorsementQuery(tee=Tee.TPM, parameters={"ak_sha256": hashlib.sha256(key).hexdigest()})
+
+
+def verify(
+    evidence: Evidence, endorsements: Endorsements, *, anchors: TrustAnchors, at: datetime, memory: Memory
+) -> Verified:
+    """Verify a quote. The signature comes first: a forgery is refused even where the key's certificate is missing.
+
+    Raises: EvidenceError, SignatureInvalid, ChainInvalid, Revoked, EndorsementStale, EndorsementUnavailable.
+    """
+    trail = Trail()
+    sent = read_evidence(evidence.body)
+    proven = check_quote(sent, read_signature(sent.signature), trail)
+    trust = trust_key(sent.ak, endorsements, anchors.tpm, at=at, trail=trail)
+    return Verified(
+        _MINT,
+        claims=Claims(
+            tee=Tee.TPM, values=proven.values, report_data=proven.quote.extra_data, debug=False, tcb_status=""
+        ),
+        evidence_digest=evidence.digest,
+        signed_digest=hashlib.sha256(proven.quote.raw).hexdigest(),
+        findings=trail.findings,
+        anchor=trust.anchor.spki_sha256,
+        anchor_name=trust.anchor.name,
+        simulated=trust.anchor.simulated,
+        at=at,
+        valid_until=trust.valid_until,
+        not_proven=proven.not_proven + trust.not_proven,
+    )
+
+
+def check_quote(sent: TpmEvidence, signature: Signature, trail: Trail) -> QuoteClaims:
+    """Signature, PCR digest, replay. Who the key belongs to is another question: `trust_key`, or Azure's runtime data.
+
+    Raises: EvidenceError, SignatureInvalid, VerificationError (`pcr_mismatch`, `no_pcr`).
+    """
+    good = holds(signature.scheme, signature.hash, sent.ak, signature.value, sent.quote)
+    seen = f"{signature.scheme} {signature.hash}" if good else "one that fails"
+    trail.demand(good, SignatureInvalid, "tpm.quote.signature", "a signature by the attestation key", seen)
+    quote = read_quote(sent.quote)
+    _check_digest(quote, sent, signature, trail)
+    values = _pcr_values(quote, sent, trail)
+    explained, unexplained = _replay(quote, sent, trail)
+    found = values | explained | _quote_values(quote)
+    return QuoteClaims(quote=quote, values=found, not_proven=unexplained)
+
+
+def _check_digest(quote: Quote, sent: TpmEvidence, signature: Signature, trail: Trail) -> None:
+    """The digest's hash is that of the signing scheme, whatever the bank (Part 2 §10.12.1)."""
+    digest = hashlib.new(signature.hash, pcr_concatenation(quote, sent.pcrs)).digest()
+    if digest != quote.pcr_digest:
+        trail.refuse(
+            VerificationError, "tpm.quote.pcrs", wanted=quote.pcr_digest.hex(), seen=digest.hex(),
+            reason="the PCR values sent are not those that the TPM signed", code="pcr_mismatch",
+        )  # fmt: skip
+    trail.passed("tpm.quote.pcrs", digest.hex())
+
+
+def _lasting(quote: Quote) -> list[tuple[str, int]]:
+    """The PCRs that a quote covers and that nobody can reset at will."""
+    return [
+        (selection.bank, number)
+        for selection in quote.selection
+        for number in selection.pcrs
+        if selection.bank in HASHES and number not in RESETTABLE
+    ]
+
+
+def _pcr_values(quote: Quote, sent: TpmEvidence, trail: Trail) -> dict[str, ClaimValue]:
+    """`pcr0` … of the strongest bank, and `pcr0_sha256` … of each; SHA-1 banks and resettable PCRs are left out."""
+    lasting = _lasting(quote)
+    if not lasting:
+        trail.refuse(
+            VerificationError, "tpm.quote.selection", wanted="a lasting PCR of a SHA-2 bank", code="no_pcr",
+            seen="; ".join(f"{item.bank} {item.pcrs}" for item in quote.selection) or "none",
+        )  # fmt: skip
+    trail.passed("tpm.quote.selection", f"{len(lasting)} PCRs")
+    banks = {bank for bank, _ in lasting}
+    strongest = next(bank for bank in _PREFERRED if bank in banks)
+    found: dict[str, ClaimValue] = {f"pcr{number}_{bank}": sent.pcrs[bank][number].hex() for bank, number in lasting}
+    return found | {f"pcr{number}": sent.pcrs[bank][number].hex() for bank, number in lasting if bank == strongest}
+
+
+def _quote_values(quote: Quote) -> dict[str, ClaimValue]:
+    return {
+        "extra_data": quote.extra_data.hex(),
+        "pcr_digest": quote.pcr_digest.hex(),
+        "qualified_signer": quote.qualified_signer.hex(),
+        "firmware_version": f"{quote.firmware_version:016x}",
+        "reset_count": quote.reset_count,
+        "restart_count": quote.restart_count,
+    }
+
+
+def _replay(quote: Quote, sent: TpmEvidence, trail: Trail) -> tuple[dict[str, ClaimValue], tuple[str, ...]]:
+    """Replay the log against the quoted PCRs. What it does not explain is said; a lie in it is refused.
+
+    A log is optional: the PCRs are proven without it. A log that contradicts itself is `event_log_invalid`.
+    """
+    if not sent.event_log:
+        trail.skipped("tpm.eventlog", "no event log was sent")
+        return {}, (_NO_LOG,)
+    log = read_log(sent.event_log)
+    if faults := content_faults(log):
+        trail.refuse(VerificationError, "tpm.eventlog", reason=faults[0], code="event_log_invalid")
+    banks = [bank for bank in log.banks if any(bank == item for item, _ in _lasting(quote))]
+    replayed = {bank: replay_pcrs(log, bank) for bank in banks}
+    unexplained = [f"{bank} PCR {number}" for bank, number in _lasting(quote) if _differs(sent, replayed, bank, number)]
+    trail.passed("tpm.eventlog", f"{len(log.events)} events, {len(unexplained)} registers not explained")
+    on = secure_boot(log) if banks and not any(_differs(sent, replayed, bank, 7) for bank in banks) else None
+    values: dict[str, ClaimValue] = {} if on is None else {"secure_boot": on}
+    return values, (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
+
+
+def _differs(sent: TpmEvidence, replayed: Mapping[str, Mapping[int, bytes]], bank: str, number: int) -> bool:
+    """A register that no event extends still has to hold the value that it starts with, which proves nothing more."""
+    value = sent.pcrs.get(bank, {}).get(number)
+    started = (b"\xff" if 17 <= number <= 22 else b"\0") * len(value or b"")
+    return value is None or replayed.get(bank, {}).get(number, started) != value
+
+
+def trust_key(
+    ak: bytes, endorsements: Endorsements, anchors: Sequence[TrustAnchor], *, at: datetime, trail: Trail
+) -> KeyTrust:
+    """Why this attestation key is one. A certificate of another key is never taken for it (`ak_certificate_mismatch`).
+
+    Raises: EndorsementUnavailable (nothing at all speaks for the key), ChainInvalid, Revoked, EndorsementStale.
+    """
+    digest = hashlib.sha256(ak).hexdigest()
+    pinned = next((anchor for anchor in anchors if anchor.spki_sha256 == digest), None)
+    if pinned is not None:
+        trail.passed("tpm.ak.pinned", pinned.name)
+        return KeyTrust(anchor=pinned, valid_until=_FOREVER)
+    pool = read_pool(trim_der(raw) for raw in endorsements.certificates)
+    leaf = next((certificate for certificate in pool if certificate.spki == ak), None)
+    if leaf is None:
+        _refuse_stranger(pool, digest, trail)
+    path = walk(leaf, pool, anchors, at=at, trail=trail, check="tpm.ak.chain", incomplete=EndorsementUnavailable)
+    until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="tpm.ak.revocation")
+    ends = path.valid_until if until is None else min(path.valid_until, until)
+    return KeyTrust(anchor=path.anchor, valid_until=ends, not_proven=(_NO_CRL,) if until is None else ())
+
+
+def _refuse_stranger(pool: Sequence[X509Leaf], digest: str, trail: Trail) -> NoReturn:
+    """Leaves that certify another key are a substitution; with no leaf at all the certificate is merely missing."""
+    issuers = {certificate.issuer for certificate in pool}
+    leaves = [certificate for certificate in pool if certificate.subject not in issuers]
+    if not leaves:
+        raise EndorsementUnavailable(
+            f"tpm.ak.chain: no certificate for the attestation key {digest}",
+            hint="Give the key's certificate with its chain, or pin the key.",
+        )
+    seen = ", ".join(hashlib.sha256(certificate.spki).hexdigest() for certificate in leaves)
+    trail.refuse(
+        ChainInvalid, "tpm.ak.key", wanted=f"a certificate for key {digest}", seen=f"one for {seen}",
+        code="ak_certificate_mismatch",
+    )  # fmt: skip
+
+
+def trim_der(raw: bytes) -> bytes:
+    """A certificate out of a TPM's NV index, whose content is padded (Azure: to 4096 bytes).
+
+    The padding has to be zeros or ones: anything else is kept, so that the strict reader refuses it.
+    """
+    try:
+        element = der.Reader(raw).read(der.SEQUENCE)
+    except EvidenceError:
+        return raw
+    rest = raw[len(element.raw) :]
+    return element.raw if not rest.strip(b"\0") or not rest.strip(b"\xff") else raw
