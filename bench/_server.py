@@ -1,4 +1,4 @@
-"""One MCP server in a process of its own: `plain`, `tls` (standard library TLS 1.3) or `attested`. Prints its URL, ends on stdin's end."""
+"""One MCP server in a process of its own: `plain`, `tls` (standard library) or `attested`. Ends when stdin does."""
 
 from __future__ import annotations
 

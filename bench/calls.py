@@ -6,20 +6,16 @@ import asyncio
 import contextlib
 import ssl
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-sys.path.insert(0, str(Path(__file__).parent))
+from attestable_mcp import Policy, attested_http_client
 from measure import table
 from servers import running
-
-from attestable_mcp import Policy, attested_http_client
 
 ROUNDS, CALLS, CLIENTS, AIM = 7, 200, 4, 0.9
 MODES = ("plain", "tls", "attested")

@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import ssl
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from typing import Literal
 
 import httpx2
 
-sys.path.insert(0, str(Path(__file__).parent))
+from attestable_mcp import Policy, Verifier, attested_http_client
+from attestable_mcp.appraise.policy import TrustPolicy
 from measure import table
 from servers import running
-
-from attestable_mcp import Policy, Verifier, attested_http_client
 
 ROUNDS, AIM_MS = 60, 3.0
 PATH = "/.well-known/attestation"
@@ -35,8 +33,8 @@ def plain(url: str) -> Callable[[], Awaitable[None]]:
     return once
 
 
-def attested(url: str, binding: str) -> Callable[[], Awaitable[None]]:
-    policy = Policy.genuine_only(simulated="accept", binding=binding)
+def attested(url: str, binding: Literal["key", "quote"]) -> Callable[[], Awaitable[None]]:
+    policy = Policy.genuine_only(trust=TrustPolicy(simulated="accept", binding=binding))
     verifier = Verifier(policy)
 
     async def once() -> None:

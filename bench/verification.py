@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dcap_qvl
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-
-sys.path.insert(0, str(Path(__file__).parent))
-from measure import interleaved, table
 
 from attestable_mcp.rats import Tee
 from attestable_mcp.simulator.intel import Vendor, evidence
 from attestable_mcp.verify import table as verify_table
 from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchors
 from attestable_mcp.verify.memory import Memory
+from measure import interleaved, table
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 WARM_AIM, COLD_AIM = 0.4, 1.3
