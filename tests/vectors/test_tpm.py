@@ -19,13 +19,15 @@ from attestable_mcp.errors import (
     ChainInvalid,
     EndorsementUnavailable,
     SignatureInvalid,
+    UnsupportedEvidence,
     VerificationError,
 )
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
-from attestable_mcp.verify import snp, tpm
+from attestable_mcp.verify import azure, snp, tpm
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
 from attestable_mcp.verify.trail import Trail
-from attestable_mcp.wire.hcl import read_hcl
+from attestable_mcp.wire.hcl import AzureEvidence, read_hcl
+from attestable_mcp.wire.hcl import write_evidence as write_azure
 from attestable_mcp.wire.tpm import TpmEvidence, read_quote, write_evidence
 from attestable_mcp.wire.x509 import pem_to_der, read_certificate
 
@@ -202,3 +204,73 @@ def test_certificates_of_another_chip_do_not_verify_an_hcl_report() -> None:
         snp.verify(evidence, endorsements, anchors=TrustAnchors(), at=AT, memory=_NO_MEMORY)
     assert isinstance(error.value, SignatureInvalid)
     assert read_hcl((folder / "hcl-report-tdx.bin").read_bytes()).kind == "tdx"
+
+
+def _azure(
+    folder: Path, *, runtime_flip: int | None = None, ak: bytes | None = None
+) -> tuple[AzureEvidence, Endorsements]:
+    hcl = bytearray((folder / "hcl_report.bin").read_bytes())
+    key = read_hcl(bytes(hcl)).ak
+    if runtime_flip is not None:
+        hcl[runtime_flip] ^= 1
+    signature = (folder / "tpm_quote.sig").read_bytes()
+    sent = TpmEvidence(
+        quote=(folder / "tpm_quote.msg").read_bytes(),
+        signature=bytes.fromhex("0014000b") + len(signature).to_bytes(2, "big") + signature,
+        ak=ak or key,
+        pcrs={"sha256": _text_pcrs(folder / "tpm_pcrs_sha256.txt")},
+    )
+    certificates = [path.read_bytes() for path in folder.glob("collateral/vcek.der")]
+    for path in folder.glob("collateral/ask_ark.pem"):
+        certificates += pem_to_der(path.read_bytes())
+    return AzureEvidence(hcl=bytes(hcl), tpm=sent), Endorsements(certificates=tuple(certificates))
+
+
+def _verify_azure(sent: AzureEvidence, endorsements: Endorsements, at: datetime = AT) -> Verified:
+    evidence = Evidence(kind=EvidenceKind.AZURE_VTPM, body=write_azure(sent))
+    return azure.verify(evidence, endorsements, anchors=TrustAnchors(), at=at, memory=_NO_MEMORY)
+
+
+AZURE_SNP = ("c8s-azure-milan-session-key-bound", "trustee-azure-vtpm-v0", "trustee-azure-vtpm-v2")
+
+
+def test_azure_sets_hold_link_by_link_down_to_the_quote() -> None:
+    for name in AZURE_SNP:
+        folder = FOLDER.parent / "snp" / name
+        meta = _meta(folder)
+        verified = _verify_azure(*_azure(folder), datetime.fromtimestamp(meta["verify"]["time"], UTC))
+        stated = meta["measurements"]
+        assert {key: verified.claims.values.get(key) for key in stated} == stated, name
+        assert verified.claims.values["pcr0"] == _text_pcrs(folder / "tpm_pcrs_sha256.txt")[0].hex()
+        assert [finding.check for finding in verified.findings if finding.check.startswith("azure.")] == [
+            "azure.runtime-data", "azure.ak", "azure.report.vmpl",
+        ]  # fmt: skip
+    folder = FOLDER.parent / "snp" / "trustee-azure-vtpm-v0"
+    assert _verify_azure(*_azure(folder)).claims.report_data == b"challenge"
+
+
+def test_damaged_runtime_data_behind_an_intact_report_is_refused() -> None:
+    folder = FOLDER.parent / "snp" / "trustee-azure-vtpm-v2"
+    place = (folder / "hcl_report.bin").read_bytes().index(b'"vmUniqueId":"') + 20
+    sent, endorsements = _azure(folder, runtime_flip=place)
+    with pytest.raises(VerificationError) as error:
+        _verify_azure(sent, endorsements)
+    assert error.value.code == "runtime_data_mismatch"
+
+
+def test_a_quote_by_another_key_than_the_runtime_datas_is_refused() -> None:
+    ak = _pem_key(FOLDER / "trustee-tpm-evidence" / "ak_pub.pem")
+    with pytest.raises(VerificationError) as error:
+        _verify_azure(*_azure(FOLDER.parent / "snp" / "trustee-azure-vtpm-v2", ak=ak))
+    assert error.value.code == "ak_mismatch"
+
+
+def test_azure_without_collateral_is_unavailable_and_tdx_is_named_unsupported() -> None:
+    sent, _ = _azure(FOLDER.parent / "snp" / "trustee-azure-vtpm-v2")
+    with pytest.raises(EndorsementUnavailable):
+        _verify_azure(sent, Endorsements())
+    sent, _ = _azure(FOLDER / "trustee-azure-tdx-vtpm-v0")
+    hcl = read_hcl(sent.hcl)
+    assert hcl.report_data == hcl.expected_report_data
+    with pytest.raises(UnsupportedEvidence, match="TDX"):
+        _verify_azure(sent, Endorsements())
