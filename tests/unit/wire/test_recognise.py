@@ -1,0 +1,87 @@
+"""Sources are recognised by content."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+import pytest
+
+from attestable_mcp.errors import EvidenceError, MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import Evidence, EvidenceKind
+from attestable_mcp.wire.pem import encode_pem
+from attestable_mcp.wire.recognise import Certificate, recognise
+
+Make = Callable[..., bytes]
+# A quote carries PEM inside: it must not be taken for a PEM file.
+BODY = bytes(600) + encode_pem("CERTIFICATE", b"\x30\x00") + b"\0"
+QUOTES = [bytes((version, 0, 2, 0)) + BODY for version in (3, 4, 5)]
+FORMS: list[Callable[[bytes], bytes]] = [
+    bytes,
+    lambda data: data.hex().encode(),
+    lambda data: b"0x" + data.hex().upper().encode() + b"\n",
+    base64.b64encode,
+    base64.encodebytes,
+    lambda data: base64.urlsafe_b64encode(data).rstrip(b"="),
+    lambda data: base64.b64encode(data) + b"\0",
+]
+
+
+@pytest.mark.parametrize("form", range(len(FORMS)))
+@pytest.mark.parametrize("quote", QUOTES, ids=["v3", "v4", "v5"])
+def test_quotes_are_recognised_in_each_form(quote: bytes, form: int) -> None:
+    assert recognise(FORMS[form](quote)) == Evidence(kind=EvidenceKind.INTEL_QUOTE, body=quote)
+
+
+@pytest.mark.parametrize("form", range(len(FORMS)))
+def test_certificates_are_recognised_in_each_form(form: int, make_certificate: Make) -> None:
+    leaf = make_certificate([("1.2.3", b"-----BEGIN CERTIFICATE-----\n")])
+    assert recognise(FORMS[form](leaf)) == Certificate(der=leaf)
+
+
+def test_the_first_certificate_of_a_pem_file_counts(make_certificate: Make) -> None:
+    leaf, issuer = make_certificate(), make_certificate(serial=b"\2\1\5")
+    key = encode_pem("PRIVATE KEY", b"\x30\x00")
+    text = b"subject=...\n" + key + encode_pem("TRUSTED CERTIFICATE", leaf) + b"\n" + encode_pem("CERTIFICATE", issuer)
+    assert recognise(text) == Certificate(der=leaf, others=(issuer,))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"", "nothing at all"),
+        (b" \n", "nothing at all"),
+        (b"eyJhbGciOiJub25lIn0.e30.", "token"),
+        (b'{"tcb_info": "-----BEGIN CERTIFICATE-----"}', "JSON"),
+        (b"\x84\x44\xa1\x01\x38\x22", "Nitro"),
+        (b"\xffTCG\x80\x18", "TPM"),
+        (b"HCLA\x01", "HCL"),
+        (b"\x02" + bytes(1183), "SEV-SNP"),
+        (b"\x30\x82\x01\x00\x30\x03\x02\x01\x01", "CRL"),
+        (b"\x00\x01\x02", "begin with 000102"),
+        (b"just words", "begin with"),
+        (encode_pem("PUBLIC KEY", b"\x30\x00"), "PUBLIC KEY"),
+    ],
+)  # fmt: skip
+def test_other_things_are_named(data: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedEvidence, match=name) as caught:
+        recognise(data)
+    assert caught.value.code == "unrecognised_source"
+    assert caught.value.hint
+
+
+def test_sizes_have_limits() -> None:
+    for data in (bytes(LIMITS.endorsement + 1), QUOTES[0] + bytes(LIMITS.evidence), QUOTES[0][:47]):
+        with pytest.raises(MalformedEvidence):
+            recognise(data)
+
+
+def test_every_start_of_a_quote_is_a_quote_or_refused() -> None:
+    for end in range(64):
+        try:
+            found = recognise(QUOTES[0][:end])
+        except EvidenceError:
+            assert end < 48
+        else:
+            assert isinstance(found, Evidence)
