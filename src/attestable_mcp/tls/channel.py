@@ -8,6 +8,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
 
 from attestable_mcp.errors import ConversationError
@@ -24,18 +28,21 @@ class Identity:
     """A certificate with its private key, as OpenSSL holds them. The key stays in memory.
 
     Raises:
-        ConversationError: OpenSSL does not take the pair.
+        ConversationError: they cannot be read, or are no pair of an elliptic curve.
     """
 
     __slots__ = ("certificate", "certificate_der", "key", "spki_sha256")
 
     def __init__(self, certificate_der: bytes, key_pem: bytes) -> None:
         try:
-            self.certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate_der)
-            self.key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem)
-            spki = crypto.dump_publickey(crypto.FILETYPE_ASN1, self.certificate.get_pubkey())
-        except (crypto.Error, ValueError) as error:
-            raise ConversationError(f"certificate or key: OpenSSL refuses them: {error}", code="identity") from error
+            self.certificate = x509.load_der_x509_certificate(certificate_der)
+            key = load_pem_private_key(key_pem, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ConversationError(f"certificate or key: cannot be read: {error}", code="identity") from error
+        if not isinstance(key, EllipticCurvePrivateKey) or key.public_key() != self.certificate.public_key():
+            raise ConversationError("certificate and key: wanted an elliptic curve pair", code="identity")
+        self.key = key
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.certificate_der = certificate_der
         self.spki_sha256 = hashlib.sha256(spki).digest()
 

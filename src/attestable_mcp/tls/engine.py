@@ -367,7 +367,7 @@ class ServerContext(_Context):
         """Take another certificate (DER) and key (PEM) from now on. Atomic.
 
         Raises:
-            ConversationError: OpenSSL does not take the pair.
+            ConversationError: as `Identity`.
         """
         identity = Identity(certificate_der, key_pem)
         context = _openssl_context(SSL.TLS_SERVER_METHOD)
