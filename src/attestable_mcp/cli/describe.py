@@ -12,7 +12,7 @@ from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.wire import der, ratls
 from attestable_mcp.wire.intel import quote_fields, read_quote
 from attestable_mcp.wire.recognise import Certificate, recognise
-from attestable_mcp.wire.x509 import Extension, X509Leaf
+from attestable_mcp.wire.x509 import Extension
 
 _ATTRIBUTES = {"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU"}
 _EXTENSIONS = {

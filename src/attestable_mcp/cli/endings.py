@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from attestable_mcp.cli import text
-from attestable_mcp.cli.terminal import Terminal, printable
+from attestable_mcp.cli.terminal import OutputLost, Terminal, printable
 from attestable_mcp.errors import EXIT_REFUSED, EXIT_USAGE, AppraisalRefused, AttestationError
 from attestable_mcp.rats import AttestationResult, ErrorReport, Verdict
 
@@ -22,22 +22,19 @@ EXIT_BROKEN_PIPE = 141
 def guarded(work: Callable[[], int], terminal: Terminal) -> int:
     """Run the work and turn whatever it ends with into an exit code. Raises nothing."""
     try:
-        code = _told(work, terminal)
-        terminal.out.flush()
-        return code
-    except BrokenPipeError:
+        return _told(work, terminal)
+    except OutputLost as lost:
         _silence(terminal)
-        return EXIT_BROKEN_PIPE
-    except OSError as error:  # a full disk behind stdout
-        _silence(terminal)
-        terminal.say(f"{text.PROGRAM}: {text.cannot_write('stdout', error.strerror or str(error))}")
+        if lost.reader_left:
+            return EXIT_BROKEN_PIPE
+        terminal.say(f"{text.PROGRAM}: {text.cannot_write('stdout', str(lost))}")
         return EXIT_USAGE
 
 
 def _told(work: Callable[[], int], terminal: Terminal) -> int:
     try:
         return work()
-    except BrokenPipeError:
+    except OutputLost:
         raise
     except KeyboardInterrupt:
         return _end(terminal, ErrorReport(code="interrupted", message=text.INTERRUPTED), EXIT_INTERRUPTED)

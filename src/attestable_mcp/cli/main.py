@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from attestable_mcp.cli import text
-from attestable_mcp.cli.command import Parser, UsageError, Verb, add_common
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, Verb, add_common
 from attestable_mcp.cli.endings import guarded
 from attestable_mcp.cli.terminal import Terminal, open_terminal
 
@@ -34,7 +34,16 @@ def _run(words: list[str], terminal: Terminal) -> int:
     parser = build(name, module)
     if any(word in ("-h", "--help") for word in arguments[: _dashes(arguments)]):
         return _help(parser, terminal)
-    return module.run(parser.parse(arguments), terminal)
+    return module.run(_parse(name, parser, arguments), terminal)
+
+
+def _parse(name: str, parser: Parser, words: list[str]) -> Arguments:
+    """The words of a verb. What follows `--` is another program's command line for `serve`, and no option elsewhere."""
+    if name != "serve":
+        return parser.parse(words)
+    arguments = parser.parse(words[: _dashes(words)])
+    arguments.command = words[_dashes(words) + 1 :] if "--" in words else None
+    return arguments
 
 
 def _verb_index(words: list[str]) -> int:

@@ -28,12 +28,12 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Write or print the policy. It is tried on the server before it is written, so 0 means: it accepts this server."""
-    from attestable_mcp.appraise.write import policy_toml
-    from attestable_mcp.cli.live import meet
-
     url = address(arguments.url)
     policy = genuine_policy(arguments)
     refuse_overwrite(arguments.output, arguments.force)
+    from attestable_mcp.appraise.write import policy_toml
+    from attestable_mcp.cli.live import meet
+
     genuine = meet(url, policy, arguments.timeout)
     if not genuine.admitted:
         show(terminal, genuine)

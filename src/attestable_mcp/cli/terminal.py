@@ -15,9 +15,18 @@ _BAD = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories that a stranger's text could use to move the cursor, hide or reorder what a person reads."""
 
 
-def printable(text: object) -> str:
+class OutputLost(Exception):
+    """Our own stdout cannot be written. `reader_left` tells a closed pipe from a full disk."""
+
+    def __init__(self, reason: str, *, reader_left: bool) -> None:
+        super().__init__(reason)
+        self.reader_left = reader_left
+
+
+def printable(value: object) -> str:
     """The text with every control and format character escaped, so that a server cannot draw on the terminal."""
-    return "".join(_escape(char) if unicodedata.category(char) in _BAD else char for char in str(text))
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(_escape(char) if unicodedata.category(char) in _BAD else char for char in shown)
 
 
 def _escape(char: str) -> str:
@@ -39,9 +48,12 @@ class Terminal:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colour else text
 
     def data(self, text: str = "") -> None:
-        """One piece of the answer, on stdout, at once: a reader on a pipe must not wait for the process to end."""
-        self.out.write(text + "\n")
-        self.out.flush()
+        """One piece of the answer, on stdout, at once: a reader on a pipe must not wait. Raises: OutputLost."""
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except OSError as error:
+            raise OutputLost(error.strerror or str(error), reader_left=isinstance(error, BrokenPipeError)) from error
 
     def emit(self, value: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, ASCII only."""

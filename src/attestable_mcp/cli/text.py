@@ -309,3 +309,62 @@ def not_an_url(word: str) -> str:
 def other_content(kind: str) -> str:
     """Content that is not text."""
     return f"({kind} content; --json shows it)"
+
+
+# live servers
+
+NO_LIVE_BINDING = "the policy asks for the certificate's freshness only"
+ENDLESS_TOOLS = "the list of tools does not end"
+TIMEOUT_HINT = "try again, or give it longer with --timeout"
+UNREACHABLE_HINT = "check the address, and that it runs"
+
+
+def bound(method: str, counter: int) -> str:
+    """How this connection was bound."""
+    return f"a fresh challenge on this connection, answered by {method} (round {counter})"
+
+
+def protocol_error(error: BaseException) -> str:
+    """The server answered with a JSON-RPC error."""
+    return f"the server was admitted, and answered with an error: {error}"
+
+
+def timed_out(url: str, seconds: float) -> str:
+    """Our own patience ended."""
+    return f"{url} did not answer within {seconds:g} seconds"
+
+
+def unreachable(url: str, reason: str) -> str:
+    """Nobody answers."""
+    return f"{url} cannot be reached: {reason}"
+
+
+def no_certificate(url: str) -> str:
+    """TLS without a certificate."""
+    return f"{url} showed no certificate"
+
+
+# demo
+
+DEMO_TITLE = "attestable-mcp demo: a client that proves a server before it speaks. Simulated TEE, this machine only."
+DEMO_STDIO = "mcp-server-time, from the package index, behind us over stdio"
+DEMO_SDK = "an MCP SDK server in this process"
+DEMO_MODIFIED = "the same server with one line changed"
+DEMO_THIEF = "its certificate, replayed by someone without the key"
+DEMO_RELAY = "a relay that stole the leaf key and passes everything on"
+DEMO_ROOT = "the same code and measurement, under an unknown root"
+DEMO_SIMULATED_SERVER = "the simulated server, where real hardware is demanded"
+DEMO_WALK_AWAY = "Do not speak to it. Ask the operator, over another way, what changed."
+DEMO_SIMULATED = "All evidence above was simulated and proves nothing about this machine."
+DEMO_NEEDS = "the demo serves mcp-server-time, which is not installed"
+DEMO_NEEDS_HINT = '"make demo" sets everything up; or: pip install mcp-server-time'
+
+
+def demo_end(good: int, total: int) -> str:
+    """The last line."""
+    return f"{good} of {total} steps went as they should."
+
+
+def demo_wrong(expected: str, seen: str) -> str:
+    """A step that went wrong."""
+    return f"WRONG: wanted {expected}, seen {seen or 'nothing'}"

@@ -1,0 +1,11 @@
+"""A small MCP server for the demo. It is copied to a file of its own before it is served."""
+
+from mcp.server import MCPServer
+
+server = MCPServer("sums")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Add two whole numbers."""
+    return a + b

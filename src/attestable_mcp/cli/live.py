@@ -1,0 +1,150 @@
+"""Meeting a live server from a verb that is not asynchronous. Everything that judges lies in `tls` and `mcp`."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import anyio
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.cli import text
+from attestable_mcp.cli.endings import innermost
+from attestable_mcp.errors import AttestationError, AttestationUnavailable, ConversationError
+from attestable_mcp.rats import AttestationResult, Finding, Outcome
+from attestable_mcp.tls.client import AttestedPeer, attest_server, origin_of
+from attestable_mcp.tls.engine import ClientContext
+
+_T = TypeVar("_T")
+_PAGES = 1000
+"""Pages of a tool list that are asked for; a server that has more goes on for ever."""
+
+
+def meet(url: str, policy: Policy, timeout: float) -> AttestationResult:
+    """Prove the server on a connection of its own; no application byte is sent. Raises: AttestationError."""
+    return outcome(_run(lambda: attest_server(policy, url), url, timeout))
+
+
+def outcome(peer: AttestedPeer) -> AttestationResult:
+    """The result with the findings on the certificate and the connection before those on the live evidence."""
+    own = set(peer.result.findings)
+    differing = [
+        replace(finding, check=f"certificate.{finding.check}")
+        for finding in peer.certificate_result.findings
+        if finding not in own
+    ]
+    return replace(peer.result, findings=(*_connection(peer), *differing, *peer.result.findings))
+
+
+def _connection(peer: AttestedPeer) -> tuple[Finding, ...]:
+    key = Finding(check="certificate.key", outcome=Outcome.PASS, seen=f"sha256:{peer.spki_sha256}")
+    if peer.binding is None:
+        return (key, Finding(check="live.binding", outcome=Outcome.SKIP, reason=text.NO_LIVE_BINDING))
+    seen = text.bound(str(peer.binding.method), peer.binding.counter)
+    return (key, Finding(check="live.binding", outcome=Outcome.PASS, seen=seen))
+
+
+def call_tool(
+    url: str, policy: Policy, tool: str, arguments: dict[str, Any], timeout: float
+) -> tuple[AttestationResult, dict[str, Any]]:
+    """Prove the server, then call one tool. The answer has the keys of the protocol. Raises: AttestationError."""
+
+    async def work() -> tuple[AttestationResult, dict[str, Any]]:
+        async with _client(url, policy) as client:
+            answer = await client.call_tool(tool, arguments)
+            return client.attestation, answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    return _run(work, url, timeout)
+
+
+def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationResult, list[dict[str, Any]]]:
+    """Prove the server, then list its tools, all pages. Raises: AttestationError."""
+
+    async def work() -> tuple[AttestationResult, list[dict[str, Any]]]:
+        found: list[dict[str, Any]] = []
+        async with _client(url, policy) as client:
+            cursor: str | None = None
+            for _ in range(_PAGES):
+                page = await client.list_tools(cursor=cursor)
+                found += [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in page.tools]
+                cursor = page.next_cursor
+                if cursor is None:
+                    return client.attestation, found
+        raise ConversationError(text.ENDLESS_TOOLS, code="flooded")
+
+    return _run(work, url, timeout)
+
+
+@asynccontextmanager
+async def _client(url: str, policy: Policy) -> AsyncIterator[Any]:
+    """A client of the SDK whose own errors about the conversation are told as ours."""
+    from mcp import MCPError
+
+    from attestable_mcp.mcp.client import attested_client
+
+    try:
+        async with attested_client(url, policy=policy) as client:
+            yield client
+    except* MCPError as group:
+        known = innermost(group)
+        raise known or ConversationError(text.protocol_error(_first(group)), code="mcp_error") from group
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def certificate_of(url: str, timeout: float) -> bytes:
+    """The DER certificate that a server shows. Nothing is verified. Raises: AttestationError."""
+    origin = origin_of(url)
+
+    async def work() -> bytes:
+        try:
+            _, writer = await asyncio.open_connection(
+                origin.host, origin.port, ssl=ClientContext(), server_hostname=origin.host
+            )
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            raise _unreachable(url, error) from error
+        try:
+            shown = writer.get_extra_info("ssl_object").getpeercert(True)
+        finally:
+            writer.close()
+        if not shown:
+            raise ConversationError(text.no_certificate(url), code="no_certificate")
+        return bytes(shown)
+
+    return _run(work, url, timeout)
+
+
+def _run(work: Callable[[], Awaitable[_T]], url: str, timeout: float) -> _T:
+    """Run to the end or the timeout; what nobody answers is unavailable, not refused."""
+
+    async def within() -> _T:
+        try:
+            with anyio.fail_after(timeout):
+                return await work()
+        except TimeoutError as error:
+            raise AttestationUnavailable(
+                text.timed_out(url, timeout), code="timeout", hint=text.TIMEOUT_HINT
+            ) from error
+
+    try:
+        return anyio.run(within)
+    except AttestationError as error:
+        if error.code == "unreachable":
+            raise AttestationUnavailable(error.message, code=error.code, hint=error.hint) from error
+        raise
+
+
+def _unreachable(url: str, error: Exception) -> AttestationUnavailable:
+    return AttestationUnavailable(
+        text.unreachable(url, getattr(error, "strerror", None) or str(error)),
+        code="unreachable",
+        hint=text.UNREACHABLE_HINT,
+    )

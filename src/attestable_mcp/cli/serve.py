@@ -1,0 +1,88 @@
+"""`serve TARGET`: an MCP server over TLS 1.3 with evidence, until a signal asks it to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import anyio
+
+from attestable_mcp.cli import text
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, listen_address
+from attestable_mcp.cli.terminal import Terminal
+
+Target = str | list[str]
+
+
+def configure(parser: Parser) -> None:
+    """`serve TARGET [--listen HOST:PORT] [--attester NAME] [-- COMMAND ARGS...]`."""
+    parser.usage = f"{text.PROGRAM} serve [TARGET] [--listen HOST:PORT] [--attester NAME] [--json] [-- COMMAND ARGS...]"
+    parser.add_argument("target", metavar="TARGET", nargs="?", help=text.HELP_TARGET)
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", type=listen_address, default=("127.0.0.1", 0), help=text.HELP_LISTEN
+    )
+    parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
+    parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
+
+
+def run(arguments: Arguments, terminal: Terminal) -> int:
+    """Serve until SIGTERM or Ctrl-C, drain, and return 0."""
+    target = target_of(arguments)
+    anyio.run(_serve, target, arguments, terminal)
+    return 0
+
+
+def target_of(arguments: Arguments) -> Target:
+    """`module:object` or an URL as a string, a command as a list. Raises: UsageError."""
+    command: list[str] | None = arguments.command
+    if command is not None and arguments.target:
+        raise UsageError(text.BOTH_TARGETS, hint=text.see_help(f"{text.PROGRAM} serve"))
+    if command:
+        return command
+    if not arguments.target:
+        raise UsageError(text.NO_TARGET, hint=text.see_help(f"{text.PROGRAM} serve"))
+    return str(arguments.target)
+
+
+async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> None:
+    from attestable_mcp.mcp.serve import serve
+
+    host, port = arguments.listen
+    listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    asked = anyio.Event()
+    with signals(asked):
+        async with serve(target, listen=listen, hosts=arguments.host, attester=arguments.attester) as running:
+            _ready(running.url, str(running.tee), running.spki_sha256, terminal)
+            await asked.wait()
+            terminal.say(text.DRAINING)
+
+
+def _ready(url: str, tee: str, spki: str, terminal: Terminal) -> None:
+    if terminal.json:
+        terminal.emit({"url": url, "tee": tee, "spki_sha256": spki})
+    else:
+        terminal.data(text.ready(url, tee, spki))
+
+
+@contextlib.contextmanager
+def signals(asked: anyio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets the event; a second ends at once. Needs the main thread, as signals do."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(asked.set)
+
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        wanted.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, stop) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
