@@ -12,25 +12,30 @@ from typing import Any
 from mcp.server import Server
 from mcp.server.extension import Extension
 
+from attestable_mcp.bind.transcript import LABEL
+from attestable_mcp.rats import EvidenceKind
+from attestable_mcp.tls.challenge import PATH
+
 IDENTIFIER = "dev.attestable-mcp/attestation"
-CHALLENGE_PATH = "/.well-known/attestation"
-BINDING = "attestable-mcp/bind/v1"
-CERTIFICATE_FORMAT = "tcg-dice-tagged-evidence"
 
 
 def settings(*, tee: str = "", simulated: bool = False) -> dict[str, Any]:
-    """The extension's settings, which are also what GET of the well-known path answers.
+    """The extension's settings; GET of the well-known path answers the same and is served by `tls.challenge`.
 
     `evidence` names the formats, `challenge` the path of the live challenge, `binding` the version of the transcript.
     """
-    found: dict[str, Any] = {"evidence": [CERTIFICATE_FORMAT], "challenge": CHALLENGE_PATH, "binding": [BINDING]}
+    found: dict[str, Any] = {
+        "evidence": [str(kind) for kind in EvidenceKind],
+        "challenge": PATH,
+        "binding": LABEL.decode("ascii"),
+    }
     if tee:
         found |= {"tee": tee, "simulated": simulated}
     return found
 
 
 class AttestationExtension(Extension):
-    """For servers built with it: `MCPServer("name", extensions=[AttestationExtension()])`. `serve` adds it by itself."""
+    """For servers built with it: `MCPServer("name", extensions=[AttestationExtension()])`. `serve` adds it too."""
 
     identifier = IDENTIFIER
 

@@ -5,11 +5,15 @@ Every reader here has a cap, and every reply closes its response.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from attestable_mcp.errors import AttestationError
+from attestable_mcp.errors import AttestationError, ConfigurationError
+
+_log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -100,6 +104,48 @@ async def lifespan(context: AbstractAsyncContextManager[object], receive: Receiv
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
     await send({"type": "lifespan.shutdown.complete"})
+
+
+class Lifespan:
+    """Runs an application's lifespan around a block. An application that has none is served as it is (ASGI lifespan 2).
+
+    Raises: ConfigurationError on entering, when the application refuses to start.
+    """
+
+    def __init__(self, app: App, state: dict[str, Any]) -> None:
+        self._app = app
+        self._state = state
+        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        message = await self._exchange("lifespan.startup")
+        if message["type"] == "lifespan.startup.failed":
+            await self._task
+            raise ConfigurationError(f"the application refuses to start: {message.get('message') or 'no reason given'}")
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        try:
+            if not self._task.done():
+                await self._exchange("lifespan.shutdown")
+        finally:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _exchange(self, word: str) -> Message:
+        self._to_app.put_nowait({"type": word})
+        return await self._from_app.get()
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        try:
+            await self._app(scope, self._to_app.get, self._from_app.put)
+        except Exception:  # noqa: BLE001 - raising is how an application says that it has no lifespan
+            _log.debug("the application has no lifespan", exc_info=True)
+        self._from_app.put_nowait({"type": "lifespan.ended"})
 
 
 def sse_event(data: bytes) -> bytes:

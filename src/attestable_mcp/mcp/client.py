@@ -1,0 +1,245 @@
+"""The SDK's client over a connection that was proven first.
+
+    async with attested_client("https://mcp.example:8443/mcp", policy="policy.toml") as client:
+        print(client.attestation.verdict, client.attestation.not_proven)
+        await client.call_tool("add", {"a": 1, "b": 2})
+
+A server that is refused gets no byte of MCP, and the refusal comes out as itself, not wrapped in an exception group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.endorse.base import EndorsementSource
+from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError
+from attestable_mcp.rats import AttestationResult
+from attestable_mcp.tls.admission import AttestedPeer, Gate
+from attestable_mcp.tls.client import attested_http_client, origin_of
+from attestable_mcp.verifier import Verifier
+
+READ_SECONDS = 300.0
+"""How long a response may be silent, as the SDK's own client has it."""
+
+
+def attested_client(
+    url: str,
+    *,
+    policy: Policy | Path | str,
+    sources: Iterable[EndorsementSource] | None = None,
+    verifier: Verifier | None = None,
+    gate: Gate | None = None,
+    danger_accept_simulated: bool = False,
+    headers: Mapping[str, str] | None = None,
+    auth: httpx2.Auth | None = None,
+    mounts: dict[str, httpx2.AsyncBaseTransport | None] | None = None,
+    timeout: httpx2.Timeout | None = None,
+    **options: Any,
+) -> AttestedClient:
+    """An SDK client of the server at `url`, which `policy` must admit before it is spoken to.
+
+    `policy` is a Policy, the path of a policy file, or the text of one. `sources` are asked for collateral instead of
+    those that the policy names. `headers`, `auth`, `mounts` and `timeout` are those of the HTTP client; an OAuth
+    server elsewhere needs a mount of its own. `options` go to `mcp.Client` (mode, sampling_callback, ...).
+
+    Raises:
+        ConfigurationError: at once, for a URL that is not https or a policy that is wrong.
+        AttestationError: on entering, and later from the block when a new connection meets another server.
+    """
+    origin_of(url)
+    chosen = gate or make_gate(
+        policy, sources=sources, verifier=verifier, danger_accept_simulated=danger_accept_simulated
+    )
+    http = attested_http_client(
+        chosen.policy,
+        url=url,
+        gate=chosen,
+        mounts=mounts,
+        headers=dict(headers or {}),
+        auth=auth,
+        timeout=timeout or httpx2.Timeout(30.0, read=READ_SECONDS),
+    )
+    return AttestedClient(url, http, chosen, **options)
+
+
+class AttestedClient(Client):
+    """`mcp.Client` that knows what was proven of its server."""
+
+    def __init__(self, url: str, http: httpx2.AsyncClient, gate: Gate, **options: Any) -> None:
+        super().__init__(_transport(url, http), **options)
+        self._gate = gate
+
+    @property
+    def peer(self) -> AttestedPeer:
+        """The server as it was admitted last: its result, its binding to the connection, its key.
+
+        Raises: ConversationError before there is a connection.
+        """
+        if self._gate.newest is None:
+            raise ConversationError("no server has been proven yet", hint="use it with `async with`")
+        return self._gate.newest
+
+    @property
+    def attestation(self) -> AttestationResult:
+        """What was proven of the server, and what was not."""
+        return self.peer.result
+
+    async def __aenter__(self) -> AttestedClient:
+        try:
+            await super().__aenter__()
+        except Exception as error:
+            reason = told(error)
+            if reason is None:
+                raise
+            raise reason from reason.__cause__
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+        except Exception as error:
+            if exc_val is not None and exc_val in _leaves(error):
+                return  # the block's own exception goes on as it was, without the groups it came through
+            reason = told(error)
+            if reason is None:
+                raise
+            raise reason from reason.__cause__
+
+
+@asynccontextmanager
+async def _transport(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Any]:
+    async with http, streamable_http_client(url, http_client=http) as streams:
+        yield streams
+
+
+def make_gate(
+    policy: Policy | Path | str,
+    *,
+    sources: Iterable[EndorsementSource] | None = None,
+    verifier: Verifier | None = None,
+    danger_accept_simulated: bool = False,
+) -> Gate:
+    """What judges servers by `policy`; keep one and share it to remember what has been proven.
+
+    Raises: ConfigurationError for a policy, a source or an anchor that cannot be read.
+    """
+    chosen = read_policy(policy)
+    if danger_accept_simulated:
+        chosen = chosen.with_overrides(simulated=True)
+    judge = verifier or Verifier(chosen, sources=None if sources is None else tuple(sources))
+    return Gate(chosen, verifier=judge)
+
+
+def read_policy(policy: Policy | Path | str) -> Policy:
+    """A Policy as it is, a path's file, or TOML text: text is what holds a line break or a table head.
+
+    Raises: ConfigurationError.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, str) and ("\n" in policy or policy.lstrip().startswith("[")):
+        return Policy.from_toml(policy)
+    if isinstance(policy, (str, Path)) and str(policy):
+        return Policy.load(policy)
+    raise ConfigurationError(f"policy: wanted a Policy, a path or TOML text, seen {type(policy).__name__}")
+
+
+class HttpClientFactory:
+    """Makes attested HTTP clients for FastMCP, which asks for one per connection: see `fastmcp_client_factory`."""
+
+    def __init__(self, gate: Gate, url: str | None) -> None:
+        self.gate = gate
+        self._url = url
+
+    def __call__(
+        self,
+        headers: dict[str, str] | None = None,
+        timeout: httpx2.Timeout | None = None,
+        auth: httpx2.Auth | None = None,
+        **_: object,
+    ) -> httpx2.AsyncClient:
+        """A client; `follow_redirects`, which FastMCP passes, is not granted."""
+        return attested_http_client(
+            self.gate.policy,
+            url=self._url,
+            gate=self.gate,
+            headers=headers,
+            auth=auth,
+            timeout=timeout or httpx2.Timeout(30.0, read=READ_SECONDS),
+        )
+
+    @property
+    def attestation(self) -> AttestationResult | None:
+        """What was proven of the server met last, or None before any was."""
+        return self.gate.newest.result if self.gate.newest is not None else None
+
+
+def fastmcp_client_factory(
+    policy: Policy | Path | str,
+    *,
+    url: str | None = None,
+    sources: Iterable[EndorsementSource] | None = None,
+    danger_accept_simulated: bool = False,
+) -> HttpClientFactory:
+    """For FastMCP's client: `StreamableHttpTransport(url, httpx_client_factory=fastmcp_client_factory(policy))`.
+
+    FastMCP wraps a refusal in a RuntimeError; `find_refusal(error)` gives it back.
+
+    Raises: ConfigurationError.
+    """
+    gate = make_gate(policy, sources=sources, danger_accept_simulated=danger_accept_simulated)
+    return HttpClientFactory(gate, url)
+
+
+def told(error: Exception) -> AttestationError | None:
+    """What a reader wants of an exception group: the refusal in it, or that the server cannot be reached."""
+    leaves = _leaves(error)
+    for leaf in leaves:
+        if isinstance(leaf, AttestationError):
+            return leaf
+    for leaf in leaves:
+        if isinstance(leaf, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+            return _unreachable(leaf)
+    return None
+
+
+def _unreachable(error: httpx2.TransportError) -> ConversationError:
+    found = ConversationError(
+        f"server: cannot be reached: {error or type(error).__name__}",
+        code="unreachable",
+        hint="check the address, and that the server runs",
+    )
+    found.__cause__ = error
+    return found
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def find_refusal(error: BaseException) -> AttestationError | None:
+    """The first error of our family in an exception, its group or its causes; each is looked at once."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, AttestationError):
+            return found
+        if id(found) not in seen:
+            seen.add(id(found))
+            waiting += found.exceptions if isinstance(found, BaseExceptionGroup) else ()
+            waiting += [linked for linked in (found.__cause__, found.__context__) if linked is not None]
+    return None

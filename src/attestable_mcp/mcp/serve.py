@@ -1,0 +1,276 @@
+"""`serve`: any MCP server behind TLS 1.3 that proves itself.
+
+async with serve("my_server:mcp", attester="sgx", listen="0.0.0.0:8443", hosts=["mcp.example"]) as server:
+    print(server.url)
+    await server.wait()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from attestable_mcp.attest.base import Attester
+from attestable_mcp.attest.detect import choose
+from attestable_mcp.attest.measurement import Measurement, measure_target
+from attestable_mcp.bind.live import Commitments
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.mcp.apps import running_app
+from attestable_mcp.mcp.drain import Drain
+from attestable_mcp.mcp.guard import Guard, names_for
+from attestable_mcp.mcp.stdio import StdioOptions
+from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
+from attestable_mcp.tls.certificate import DEFAULT_LIFETIME
+from attestable_mcp.tls.server import DRAIN_SECONDS, MAX_BODY, Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    host: str
+    port: int
+    attester: str | Attester
+    hosts: tuple[str, ...]
+    origins: tuple[str, ...]
+    mcp_path: str
+    measured: Measurement | bytes | None
+    stdio: StdioOptions
+    lifetime: timedelta
+    commitments: Callable[[], Commitments]
+    drain_seconds: int
+    max_body: int
+
+
+def serve(
+    target: object,
+    *,
+    listen: str = "127.0.0.1:0",
+    attester: str | Attester = "auto",
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    mcp_path: str = "/mcp",
+    measured: Measurement | bytes | None = None,
+    stdio: StdioOptions | None = None,
+    lifetime: timedelta = DEFAULT_LIFETIME,
+    commitments: Callable[[], Commitments] = Commitments,
+    drain_seconds: int = DRAIN_SECONDS,
+    max_body: int = MAX_BODY,
+    danger_remote_upstream: bool = False,
+) -> RunningServer:
+    """Serve `target` (see `mcp.target`) at `listen`; use with `async with`, or await it and `aclose` it later.
+
+    `hosts` are further names by which clients address the server: they stand in the certificate and pass the Host
+    check. `origins` are web origins that may call it. `measured` is what the simulated attester reports instead of a
+    digest over the target's own code. `lifetime` is the certificate's; it is renewed while connections live.
+
+    Raises: ConfigurationError at once for a bad option; on starting also AttesterError, and ConfigurationError for a
+    target that does not start or an address that is taken.
+    """
+    host, port = parse_listen(listen)
+    if not mcp_path.startswith("/") or "?" in mcp_path or "#" in mcp_path:
+        raise ConfigurationError(f"mcp path: wanted a path such as /mcp, seen {mcp_path!r}")
+    options = _Options(
+        host=host,
+        port=port,
+        attester=attester,
+        hosts=tuple(hosts),
+        origins=tuple(origins),
+        mcp_path=mcp_path,
+        measured=measured,
+        stdio=replace(stdio or StdioOptions(), path=mcp_path),
+        lifetime=lifetime,
+        commitments=commitments,
+        drain_seconds=drain_seconds,
+        max_body=max_body,
+    )
+    resolved = resolve(target, danger_remote_upstream=danger_remote_upstream)
+    return RunningServer(target, resolved, options)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPv6]:PORT`; port 0 takes a free one.
+
+    Raises: ConfigurationError.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdecimal():
+        raise ConfigurationError(f"listen: wanted HOST:PORT, seen {text!r:.80}", hint="for example 127.0.0.1:0")
+    if len(port) > 5 or int(port) > 65535:
+        raise ConfigurationError(f"listen: wanted a port up to 65535, seen {text!r:.80}")
+    return bare, int(port)
+
+
+class RunningServer:
+    """A server made by `serve`. Start and end it from whichever task: all of it runs in a task of its own."""
+
+    def __init__(self, given: object, target: Target, options: _Options) -> None:
+        self._given = given
+        self._target = target
+        self._options = options
+        self._ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._server: Server | None = None
+
+    def __await__(self) -> Generator[Any, None, RunningServer]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> RunningServer:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._cancel()
+            raise
+        finally:
+            ready.cancel()
+        if not self._ready.is_set():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Take no more connections, end standing streams, let requests end, stop the server behind."""
+        self.stop()
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    def stop(self) -> None:
+        """Begin to end; `wait` returns when it is done."""
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Until the server has ended."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def wait_for_signal(self) -> None:
+        """Until SIGTERM or SIGINT ends the server gracefully. Call it in the main thread."""
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.stop)) for number in numbers}
+        try:
+            await self.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def url(self) -> str:
+        """The MCP endpoint's URL, usable on this machine."""
+        path = self._target.path if isinstance(self._target, Upstream) else self._options.mcp_path
+        return self.origin + path
+
+    @property
+    def origin(self) -> str:
+        """`https://HOST:PORT`."""
+        return self._running.url
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._running.port
+
+    @property
+    def tee(self) -> str:
+        """The attester's kind."""
+        return self._running.tee
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the evidence proves nothing."""
+        return self._running.simulated
+
+    @property
+    def spki_sha256(self) -> str:
+        """Lower-case hex SHA-256 of the present certificate's public key."""
+        return self._running.spki_sha256
+
+    @property
+    def server(self) -> Server:
+        """The TLS server beneath."""
+        return self._running
+
+    @property
+    def _running(self) -> Server:
+        if self._server is None:
+            raise TypeError("the server is not running: use it with `async with serve(...)`")
+        return self._server
+
+    async def _run(self) -> None:
+        async with self._open() as server:
+            self._server = server
+            self._ready.set()
+            stopped = asyncio.create_task(self._stop.wait())
+            ended = asyncio.create_task(server.wait())
+            try:
+                await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopped.cancel()
+                ended.cancel()
+
+    async def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Server]:
+        options = self._options
+        names = names_for(options.host, options.hosts, options.origins)
+        attester = await asyncio.to_thread(self._attester)
+        async with AsyncExitStack() as stack:
+            app = await stack.enter_async_context(
+                running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
+            )
+            drain = Drain(Guard(app, names))
+            server = await stack.enter_async_context(self._tls_server(drain, attester))
+            stack.callback(drain.stop)
+            yield server
+
+    def _tls_server(self, app: Drain, attester: Attester) -> Server:
+        options = self._options
+        return Server(
+            app,
+            attester,
+            host=options.host,
+            port=options.port,
+            hosts=_certificate_hosts(options),
+            lifetime=options.lifetime,
+            commitments=options.commitments,
+            max_body=options.max_body,
+            drain_seconds=options.drain_seconds,
+            lifespan="off",
+        )
+
+    def _attester(self) -> Attester:
+        if not isinstance(self._options.attester, str):
+            return self._options.attester
+        return choose(self._options.attester, measured=self._options.measured or self._measure)
+
+    def _measure(self) -> Measurement:
+        """What a simulated attester reports: the target's code, and the parts of the configuration that change it."""
+        configuration = {"mcp_path": self._options.mcp_path}
+        match self._target:
+            case StdioServer(command=command):
+                return measure_target(list(command.argv), configuration=configuration)
+            case _:
+                return measure_target(self._given, configuration=configuration)
+
+
+def _certificate_hosts(options: _Options) -> tuple[str, ...]:
+    wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    return tuple(dict.fromkeys((*options.hosts, wildcard.get(options.host, options.host), "localhost")))
