@@ -120,6 +120,8 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
+    if not host:
+        raise ConfigurationError("certificate host: wanted a name or an address, seen none")
     try:
         return x509.DNSName(host.encode("idna").decode("ascii"))
     except (ValueError, UnicodeError) as error:

@@ -19,7 +19,7 @@ from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE, LABEL,
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.rats import EvidenceKind
+from attestable_mcp.rats import EvidenceKind, Tee
 from attestable_mcp.tls.channel import Channel
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +33,7 @@ MEDIA_TYPE = "application/cbor"
 STATE_KEY = "attestable_mcp.channel"
 """Where the protocol mixin puts the connection's `Channel` in an ASGI scope's state."""
 WAITING_MAX = 1024
+_KINDS = {str(Tee.SGX): EvidenceKind.INTEL_QUOTE, str(Tee.TDX): EvidenceKind.INTEL_QUOTE}
 _log = logging.getLogger(__name__)
 
 
@@ -128,7 +129,7 @@ class AttestationMiddleware:
         return json.dumps(
             {
                 "binding": LABEL.decode("ascii"),
-                "evidence": [str(kind) for kind in EvidenceKind],
+                "evidence": [str(_KINDS[self._attester.tee])] if self._attester.tee in _KINDS else [],
                 "tee": self._attester.tee,
                 "simulated": self._attester.simulated,
             }
