@@ -14,11 +14,10 @@ from attestable_mcp.errors import ChainInvalid, EvidenceError, SignatureInvalid
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
 from attestable_mcp.verify import nitro
 from attestable_mcp.verify.anchors import AMD_GENOA_ROOT, TrustAnchors
+from attestable_mcp.verify.memory import Memory
 
 _DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
 FOLDER = Path(os.environ.get("ATTESTABLE_VECTORS", _DEFAULT)) / "nitro"
-_NO_MEMORY: Any = None
-"""Nothing of this kind is remembered between verifications yet."""
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no vectors: set ATTESTABLE_VECTORS")
 
 
@@ -32,7 +31,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 def _verify(body: bytes, at: datetime, anchors: TrustAnchors | None = None) -> Verified:
     evidence = Evidence(kind=EvidenceKind.NITRO_DOCUMENT, body=body)
-    return nitro.verify(evidence, Endorsements(), anchors=anchors or TrustAnchors(), at=at, memory=_NO_MEMORY)
+    return nitro.verify(evidence, Endorsements(), anchors=anchors or TrustAnchors(), at=at, memory=Memory())
 
 
 def _read(folder: Path) -> tuple[bytes, datetime]:

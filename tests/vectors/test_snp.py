@@ -14,12 +14,11 @@ from attestable_mcp.errors import ChainInvalid, EndorsementUnavailable, Signatur
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
 from attestable_mcp.verify import snp
 from attestable_mcp.verify.anchors import AMD_GENOA_ROOT, TrustAnchors
+from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire.x509 import pem_to_der
 
 _DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
 FOLDER = Path(os.environ.get("ATTESTABLE_VECTORS", _DEFAULT)) / "snp"
-_NO_MEMORY: Any = None
-"""Nothing of this kind is remembered between verifications yet."""
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no vectors: set ATTESTABLE_VECTORS")
 
 
@@ -49,7 +48,7 @@ def _verify(
         _endorsements(folder) if endorsements is None else endorsements,
         anchors=anchors or TrustAnchors(),
         at=datetime.fromtimestamp(_meta(folder).get("verify", {}).get("time", 1_740_670_648), UTC),
-        memory=_NO_MEMORY,
+        memory=Memory(),
     )
 
 

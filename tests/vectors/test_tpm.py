@@ -25,6 +25,7 @@ from attestable_mcp.errors import (
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
 from attestable_mcp.verify import azure, snp, tpm
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
+from attestable_mcp.verify.memory import Memory
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.hcl import AzureEvidence, read_hcl
 from attestable_mcp.wire.hcl import write_evidence as write_azure
@@ -33,8 +34,6 @@ from attestable_mcp.wire.x509 import pem_to_der, read_certificate
 
 _DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
 FOLDER = Path(os.environ.get("ATTESTABLE_VECTORS", _DEFAULT)) / "tpm"
-_NO_MEMORY: Any = None
-"""Nothing of this kind is remembered between verifications yet."""
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no vectors: set ATTESTABLE_VECTORS")
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,7 +63,7 @@ def _verify(
     sent: TpmEvidence, anchors: TrustAnchors, certificates: tuple[bytes, ...] = (), at: datetime = AT
 ) -> Verified:
     evidence = Evidence(kind=EvidenceKind.TPM_QUOTE, body=write_evidence(sent))
-    return tpm.verify(evidence, Endorsements(certificates=certificates), anchors=anchors, at=at, memory=_NO_MEMORY)
+    return tpm.verify(evidence, Endorsements(certificates=certificates), anchors=anchors, at=at, memory=Memory())
 
 
 def _text_pcrs(path: Path) -> Mapping[int, bytes]:
@@ -201,7 +200,7 @@ def test_certificates_of_another_chip_do_not_verify_an_hcl_report() -> None:
     endorsements = Endorsements(certificates=pem_to_der((folder / "certs.pem").read_bytes()))
     evidence = Evidence(kind=EvidenceKind.SNP_REPORT, body=hcl.hardware)
     with pytest.raises(AttestationError) as error:
-        snp.verify(evidence, endorsements, anchors=TrustAnchors(), at=AT, memory=_NO_MEMORY)
+        snp.verify(evidence, endorsements, anchors=TrustAnchors(), at=AT, memory=Memory())
     assert isinstance(error.value, SignatureInvalid)
     assert read_hcl((folder / "hcl-report-tdx.bin").read_bytes()).kind == "tdx"
 
@@ -228,7 +227,7 @@ def _azure(
 
 def _verify_azure(sent: AzureEvidence, endorsements: Endorsements, at: datetime = AT) -> Verified:
     evidence = Evidence(kind=EvidenceKind.AZURE_VTPM, body=write_azure(sent))
-    return azure.verify(evidence, endorsements, anchors=TrustAnchors(), at=at, memory=_NO_MEMORY)
+    return azure.verify(evidence, endorsements, anchors=TrustAnchors(), at=at, memory=Memory())
 
 
 AZURE_SNP = ("c8s-azure-milan-session-key-bound", "trustee-azure-vtpm-v0", "trustee-azure-vtpm-v2")

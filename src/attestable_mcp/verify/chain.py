@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -26,13 +25,12 @@ from attestable_mcp.errors import (
     Revoked,
 )
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.verify.anchors import TrustAnchor
+from attestable_mcp.verify.memory import Memory, Window, anchor_digest
 from attestable_mcp.verify.signature import certificate_holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der
 from attestable_mcp.wire.x509 import BASIC_CONSTRAINTS, KEY_USAGE, X509Leaf, read_certificate, read_crl_head
-
-if TYPE_CHECKING:
-    from attestable_mcp.verify.anchors import TrustAnchor
 
 _KEY_CERT_SIGN = 5
 
@@ -48,6 +46,11 @@ class Path:
     def valid_until(self) -> datetime:
         """The first moment at which a certificate of the path expires."""
         return min(certificate.not_after for certificate in self.certificates)
+
+    @property
+    def window(self) -> Window:
+        """The time in which every certificate of the path is valid."""
+        return Window(start=max(certificate.not_before for certificate in self.certificates), end=self.valid_until)
 
 
 def key_digest(certificate: X509Leaf) -> str:
@@ -74,13 +77,32 @@ def walk(
     at: datetime,
     trail: Trail,
     check: str,
+    memory: Memory | None = None,
     incomplete: type[AttestationError] = ChainInvalid,
 ) -> Path:
-    """Walk from `leaf` to one of `anchors` through `pool`.
+    """Walk from `leaf` to one of `anchors` through `pool`. A path proven before under the same anchors is remembered.
 
     Raises: ChainInvalid; `incomplete` where an issuer is simply not in the pool (EndorsementUnavailable for vendors
     whose intermediates come from outside, ChainInvalid where the evidence has to bring them).
     """
+    key = ("chain", hashlib.sha256(leaf.der).digest(), anchor_digest(tuple(anchors)))
+    known: Path | None = memory.recall(key, at) if memory is not None else None
+    path = known or _walk(leaf, pool, anchors, at, trail, check, incomplete)
+    if memory is not None and known is None:
+        memory.remember(key, path, path.window)
+    trail.passed(check, path.anchor.name, f"{len(path.certificates)} certificates")
+    return path
+
+
+def _walk(
+    leaf: X509Leaf,
+    pool: Sequence[X509Leaf],
+    anchors: Sequence[TrustAnchor],
+    at: datetime,
+    trail: Trail,
+    check: str,
+    incomplete: type[AttestationError],
+) -> Path:
     by_key = {anchor.spki_sha256: anchor for anchor in anchors}
     if not by_key:
         trail.refuse(ChainInvalid, check, reason="no trust anchor is configured for this kind of evidence")
@@ -89,9 +111,7 @@ def walk(
         _refuse_unusable(path, at, trail, check)
         path.append(_issuer(path, pool, by_key, at, trail, check, incomplete))
     _refuse_unusable(path, at, trail, check)
-    anchor = by_key[key_digest(path[-1])]
-    trail.passed(check, anchor.name, f"{len(path)} certificates")
-    return Path(certificates=tuple(path), anchor=anchor)
+    return Path(certificates=tuple(path), anchor=by_key[key_digest(path[-1])])
 
 
 def _issuer(

@@ -88,7 +88,8 @@ def verify(
     pool = read_pool((*endorsements.certificates, *_carried(report)))
     signer = _signer(report, pool, trail)
     path = walk(
-        signer, pool, anchors.amd, at=at, trail=trail, check="snp.vek.chain", incomplete=EndorsementUnavailable
+        signer, pool, anchors.amd, at=at, trail=trail, check="snp.vek.chain", memory=memory,
+        incomplete=EndorsementUnavailable,
     )  # fmt: skip
     crl_until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="snp.vek.revocation")
     product = _check_signer(report, signer, trail)

@@ -83,7 +83,7 @@ def verify(
     trail = Trail()
     sent = read_evidence(evidence.body)
     proven = check_quote(sent, read_signature(sent.signature), trail)
-    trust = trust_key(sent.ak, endorsements, anchors.tpm, at=at, trail=trail)
+    trust = trust_key(sent.ak, endorsements, anchors.tpm, at=at, trail=trail, memory=memory)
     return Verified(
         _MINT,
         claims=Claims(
@@ -192,7 +192,13 @@ def _differs(sent: TpmEvidence, replayed: Mapping[str, Mapping[int, bytes]], ban
 
 
 def trust_key(
-    ak: bytes, endorsements: Endorsements, anchors: Sequence[TrustAnchor], *, at: datetime, trail: Trail
+    ak: bytes,
+    endorsements: Endorsements,
+    anchors: Sequence[TrustAnchor],
+    *,
+    at: datetime,
+    trail: Trail,
+    memory: Memory | None = None,
 ) -> KeyTrust:
     """Why this attestation key is one. A certificate of another key is never taken for it (`ak_certificate_mismatch`).
 
@@ -207,7 +213,9 @@ def trust_key(
     leaf = next((certificate for certificate in pool if certificate.spki == ak), None)
     if leaf is None:
         _refuse_stranger(pool, digest, trail)
-    path = walk(leaf, pool, anchors, at=at, trail=trail, check="tpm.ak.chain", incomplete=EndorsementUnavailable)
+    path = walk(
+        leaf, pool, anchors, at=at, trail=trail, check="tpm.ak.chain", memory=memory, incomplete=EndorsementUnavailable
+    )
     until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="tpm.ak.revocation")
     ends = path.valid_until if until is None else min(path.valid_until, until)
     return KeyTrust(anchor=path.anchor, valid_until=ends, not_proven=(_NO_CRL,) if until is None else ())
