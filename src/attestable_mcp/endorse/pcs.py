@@ -7,7 +7,6 @@ hex, where Intel names a file on another host. Nothing here is believed: pieces 
 
 from __future__ import annotations
 
-import binascii
 import json
 import queue
 import re
@@ -27,14 +26,15 @@ import platformdirs
 from cryptography import x509
 
 from attestable_mcp.endorse.cache import Answer, DiskCache
-from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
+from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
+from attestable_mcp.wire.document import split_document
+from attestable_mcp.wire.pem import pem_to_der
 
 INTEL_PCS = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _RETRY = "Try again later, name another source in [trust] endorsements, or have the server staple its collateral."
 
 PieceKind = Literal["tcb-info", "qe-identity", "pck-crl", "root-crl"]
@@ -44,6 +44,10 @@ _HEADERS: dict[PieceKind, str] = {
     "pck-crl": "sgx-pck-crl-issuer-chain",
 }
 """Where each answer carries its issuer chain, in lower case. The root's own list has none."""
+_DOCUMENTS: dict[PieceKind, DocumentKind] = {
+    "tcb-info": DocumentKind.INTEL_TCB_INFO,
+    "qe-identity": DocumentKind.INTEL_QE_IDENTITY,
+}
 LONGEST_KEPT = timedelta(days=1)
 """Asked again after this time even where the answer holds longer: Intel publishes revocations ahead of nextUpdate."""
 
@@ -256,13 +260,13 @@ def _expiry(piece: _Piece, answer: Answer) -> datetime:
 
 
 def _next_update(piece: _Piece, answer: Answer) -> datetime:
-    if piece.kind in ("tcb-info", "qe-identity"):
-        _, _, document = split_signed(answer.body, piece.url)
-        moment = document.get("nextUpdate")
+    kind = _DOCUMENTS.get(piece.kind)
+    if kind is not None:
+        body, _ = _split(answer, kind, piece.url)
         try:
-            found = datetime.fromisoformat(str(moment))
+            found = datetime.fromisoformat(str(json.loads(body).get("nextUpdate")))
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise _unavailable(piece.url, "no readable nextUpdate in the answer") from error
     try:
         limit = x509.load_der_x509_crl(_crl(answer.body)).next_update_utc
@@ -273,62 +277,12 @@ def _next_update(piece: _Piece, answer: Answer) -> datetime:
     return limit
 
 
-def split_signed(body: bytes, where: str = "answer") -> tuple[bytes, bytes, dict[str, Any]]:
-    """Split `{"tcbInfo":{…},"signature":"…"}` into the exact signed bytes, the signature and the parsed document.
-
-    The document's bytes are never written anew: the signature covers them as served. The name of the one key beside
-    `signature` is not judged here.
-
-    Raises:
-        EndorsementUnavailable: the bytes have no such shape.
-    """
+def _split(answer: Answer, kind: DocumentKind, where: str) -> tuple[bytes, bytes]:
+    """The exact signed bytes and the signature. Raises: EndorsementUnavailable if the answer has no such shape."""
     try:
-        text = body.decode("utf-8")
-        members = _members(text)
-    except (ValueError, RecursionError) as error:
-        raise _unavailable(where, f"wanted a signed JSON document, seen something else: {error}") from error
-    signature = members.pop("signature", None)
-    if signature is None or len(members) != 1:
-        raise _unavailable(where, "wanted one document and its signature in the answer")
-    ((start, end, document),) = members.values()
-    if not isinstance(document, dict) or not isinstance(signature[2], str):
-        raise _unavailable(where, "wanted a document and a signature in hex")
-    try:
-        return text[start:end].encode(), bytes.fromhex(signature[2]), document
-    except ValueError as error:
-        raise _unavailable(where, f"signature: wanted hex, {error}") from error
-
-
-def _members(text: str) -> dict[str, tuple[int, int, Any]]:
-    """The members of the outermost JSON object with the span of each value. Raises: ValueError."""
-    decoder, found = json.JSONDecoder(), {}
-    at = _expect(text, _blank(text, 0), "{")
-    while True:
-        key, at = decoder.raw_decode(text, at)
-        if not isinstance(key, str) or key in found:
-            raise ValueError("a repeated or unnamed member")
-        start = _blank(text, _expect(text, _blank(text, at), ":"))
-        value, at = decoder.raw_decode(text, start)
-        found[key] = (start, at, value)
-        at = _blank(text, at)
-        if text[at : at + 1] == "}":
-            break
-        at = _blank(text, _expect(text, at, ","))
-    if _blank(text, at + 1) != len(text):
-        raise ValueError("text after the end")
-    return found
-
-
-def _blank(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
-def _expect(text: str, at: int, letter: str) -> int:
-    if text[at : at + 1] != letter:
-        raise ValueError(f"wanted {letter!r} at {at}")
-    return _blank(text, at + 1)
+        return split_document(answer.body, kind)
+    except MalformedEvidence as error:
+        raise _unavailable(where, f"wanted a signed JSON document: {error.message}") from error
 
 
 def _crl(body: bytes) -> bytes:
@@ -343,27 +297,17 @@ def _crl(body: bytes) -> bytes:
 
 def _chain(answer: Answer, header: str, where: str) -> tuple[bytes, ...]:
     """The issuer chain out of a header: concatenated PEM, URL-encoded; DER, in the order served."""
-    text = unquote(answer.headers.get(header, ""))
-    blocks = _PEM.findall(text)
-    if not 0 < len(blocks) <= LIMITS.chain:
-        raise _unavailable(where, f"header {header}: wanted 1 to {LIMITS.chain} certificates, seen {len(blocks)}")
     try:
-        return tuple(binascii.a2b_base64("".join(block.split()), strict_mode=True) for block in blocks)
-    except ValueError as error:
-        raise _unavailable(where, f"header {header}: not base64: {error}") from error
-
-
-_DOCUMENTS: tuple[tuple[PieceKind, DocumentKind], ...] = (
-    ("tcb-info", DocumentKind.INTEL_TCB_INFO),
-    ("qe-identity", DocumentKind.INTEL_QE_IDENTITY),
-)
+        return pem_to_der(unquote(answer.headers.get(header, "")).encode(), field=header)
+    except MalformedEvidence as error:
+        raise _unavailable(where, f"header {header}: {error.message}") from error
 
 
 def _assemble(answers: dict[PieceKind, Answer], where: str) -> Endorsements:
     documents = []
-    for piece, kind in _DOCUMENTS:
+    for piece, kind in _DOCUMENTS.items():
         answer = answers[piece]
-        body, signature, _ = split_signed(answer.body, where)
+        body, signature = _split(answer, kind, where)
         chain = _chain(answer, _HEADERS[piece], where)
         documents.append(SignedDocument(kind=kind, body=body, signature=signature, issuer_chain=chain))
     return Endorsements(
