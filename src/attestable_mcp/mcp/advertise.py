@@ -13,9 +13,10 @@ from mcp.server import Server
 from mcp.server.extension import Extension
 
 from attestable_mcp.bind.transcript import LABEL
-from attestable_mcp.rats import EvidenceKind
+from attestable_mcp.rats import EvidenceKind, Tee
 from attestable_mcp.tls.challenge import PATH
 
+_KINDS = {str(Tee.SGX): EvidenceKind.INTEL_QUOTE, str(Tee.TDX): EvidenceKind.INTEL_QUOTE}
 IDENTIFIER = "dev.attestable-mcp/attestation"
 
 
@@ -25,7 +26,7 @@ def settings(*, tee: str = "", simulated: bool = False) -> dict[str, Any]:
     `evidence` names the formats, `challenge` the path of the live challenge, `binding` the version of the transcript.
     """
     found: dict[str, Any] = {
-        "evidence": [str(kind) for kind in EvidenceKind],
+        "evidence": [str(_KINDS[tee])] if tee in _KINDS else [],
         "challenge": PATH,
         "binding": LABEL.decode("ascii"),
     }

@@ -147,14 +147,14 @@ class Child:
         with suppress(*_GONE):
             while True:
                 buffer += await self._process.stdout.receive()
-                while (end := buffer.find(b"\n", searched)) >= 0:
+                while 0 <= (end := buffer.find(b"\n", searched)) <= self._limit:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
                     searched = 0
                     yield line
                 searched = len(buffer)
                 if searched > self._limit:
-                    _log.error("%s wrote more than %d bytes without a line break", self._command.words, self._limit)
+                    _log.error("%s wrote a line of more than %d bytes", self._command.words, self._limit)
                     return
 
 
