@@ -1,24 +1,26 @@
-"""The seam to every source of collateral: it fetches, and never judges what it fetched."""
+"""The seam between verification and the outside: where collateral comes from. Sources fetch, and judge nothing."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attestable_mcp.rats import EndorsementQuery, Endorsements
 
 
+@runtime_checkable
 class EndorsementSource(Protocol):
-    """Where Endorsements come from (RFC 9334 section 4.2): a vendor's service, a cache, a folder."""
+    """Something that hands out untrusted collateral."""
 
     @property
     def name(self) -> str:
-        """Words for reports, such as `files in ./collateral`."""
+        """The source in words, for reports: an address or a path."""
         ...
 
     def fetch(self, query: EndorsementQuery, *, deadline_seconds: float) -> Endorsements:
-        """Untrusted collateral that may serve `query`, within `deadline_seconds`. Safe to call from any thread.
+        """What this source holds for the query, within the deadline.
 
         Raises:
-            EndorsementUnavailable: it could not be had.
+            EndorsementUnavailable: it cannot be reached, or holds nothing fitting.
+            ConfigurationError: the source itself is set up wrongly.
         """
         ...

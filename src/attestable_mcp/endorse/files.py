@@ -1,144 +1,124 @@
-"""Collateral from files: one file, or a folder whose files are recognised by what they hold, not by their names."""
+"""Collateral from a file or a folder of one's own, each file recognised by its content, never by its name."""
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 
-from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable, EvidenceError, MalformedEvidence
+from attestable_mcp.errors import AttestationError, ConfigurationError, EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements
-from attestable_mcp.wire import der
 from attestable_mcp.wire.collateral import read_collateral_json, read_json, read_signed_document
-from attestable_mcp.wire.pem import CRL_LABELS, certificate_of, is_pem, read_blocks
-from attestable_mcp.wire.stapled import read_crl
+from attestable_mcp.wire.pem import CERTIFICATE_LABELS, CRL_LABELS, is_pem, read_blocks
+from attestable_mcp.wire.x509 import read_certificate, read_crl_head
 
-_DOCUMENTS = {"tcbInfo": DocumentKind.INTEL_TCB_INFO, "enclaveIdentity": DocumentKind.INTEL_QE_IDENTITY}
-_RECORD = frozenset({"tcb_info", "qe_identity", "pck_crl", "root_ca_crl"})
+_HEX = re.compile(rb"[0-9A-Fa-f\s]+")
+_DOCUMENT_KINDS = {
+    "tcbInfo": DocumentKind.INTEL_TCB_INFO,
+    "enclaveIdentity": DocumentKind.INTEL_QE_IDENTITY,
+}
 
 
 class FileSource:
-    """Endorsements from a file or a folder (one level deep), read anew at each fetch.
-
-    Recognised: collateral records (the JSON of `dcap-qvl` and Intel's QVE), PCS answers (`{"tcbInfo": …, "signature":
-    …}`), certificates and CRLs as PEM or DER. Files of other kinds are left alone and named in `ignored`.
+    """A file, or the files directly inside a folder. Read anew at every fetch, so that they can be replaced.
 
     Raises:
-        ConfigurationError: `path` is neither a file nor a folder.
+        ConfigurationError: there is no such file or folder, or the folder is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.ignored: tuple[str, ...] = ()
-        if not self.path.exists():
-            raise ConfigurationError(f"endorsements: {self.path}: no such file or folder")
+        self._files()
 
     @property
     def name(self) -> str:
-        return f"files in {self.path}" if self.path.is_dir() else f"file {self.path}"
+        """The path as given."""
+        return str(self.path)
 
-    def fetch(self, query: EndorsementQuery, *, deadline_seconds: float = LIMITS.endorsement_seconds) -> Endorsements:
-        """Everything that the files hold; the query narrows nothing, since verification picks what it needs.
+    def fetch(self, query: EndorsementQuery, *, deadline_seconds: float) -> Endorsements:
+        """All recognised pieces, whatever the query: the verifier takes those that fit. `sources` names every file.
 
         Raises:
-            EndorsementUnavailable: nothing of use was found.
-            EvidenceError: a file is collateral by its shape, and damaged.
-            ConfigurationError: a file cannot be read.
+            ConfigurationError: unreadable, too many files or too large ones, nothing recognised in any of them.
         """
-        found, ignored = self.load()
-        self.ignored = ignored
-        if found == Endorsements():
-            raise EndorsementUnavailable(
-                f"{self.name}: no collateral in it"
-                + (f" (not recognised: {', '.join(ignored[:8])})" if ignored else ""),
-                hint="put TCB info, QE identity, both CRLs and their certificates there, or name another source",
-            )
-        return found + Endorsements(sources=(self.name,))
-
-    def load(self) -> tuple[Endorsements, tuple[str, ...]]:
-        """What the files hold, and the names of those that hold nothing known."""
-        found, ignored = Endorsements(), []
-        for file in self._files():
-            piece = recognise_endorsement(_read(file))
+        found = Endorsements()
+        ignored: list[str] = []
+        for path in self._files():
+            piece = recognise(self._read(path))
             if piece is None:
-                ignored.append(file.name)
+                ignored.append(path.name)
             else:
-                found += piece
-        return found, tuple(ignored)
+                found += Endorsements(
+                    certificates=piece.certificates, crls=piece.crls, documents=piece.documents, sources=(str(path),)
+                )
+        if not found.sources:
+            raise ConfigurationError(
+                f"{self.path}: wanted collateral, seen no file that is any ({', '.join(ignored[:8])})",
+                hint="Recognised are collateral JSON, PCS answers with their signature, certificates and CRLs.",
+            )
+        return found + Endorsements(sources=tuple(f"{name} (not recognised, left out)" for name in ignored))
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> tuple[Path, ...]:
         try:
-            if not self.path.is_dir():
-                return [self.path]
-            files = sorted(entry for entry in self.path.iterdir() if entry.is_file())
+            if self.path.is_file():
+                return (self.path,)
+            files = tuple(sorted(item for item in self.path.iterdir() if item.is_file()))
         except OSError as error:
-            raise ConfigurationError(f"endorsements: {self.path}: {error.strerror or error}") from error
+            raise ConfigurationError(
+                f"endorsements {self.path}: wanted a file or folder, seen {error.strerror or 'none'}"
+            ) from error
+        if not files:
+            raise ConfigurationError(f"endorsements {self.path}: the folder holds no file")
         if len(files) > LIMITS.endorsement_files:
             raise ConfigurationError(
-                f"endorsements: {self.path}: wanted at most {LIMITS.endorsement_files} files, seen {len(files)}"
+                f"endorsements {self.path}: {len(files)} files, at most {LIMITS.endorsement_files} are read"
             )
         return files
 
+    def _read(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                data = file.read(LIMITS.endorsement + 1)
+        except OSError as error:
+            raise ConfigurationError(f"endorsements {path}: {error.strerror or error}") from error
+        if len(data) > LIMITS.endorsement:
+            raise ConfigurationError(f"endorsements {path}: more than {LIMITS.endorsement} bytes")
+        return data
 
-def _read(file: Path) -> bytes:
+
+def recognise(data: bytes) -> Endorsements | None:
+    """The collateral that these bytes are; None if they are none. A damaged piece is none."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(LIMITS.endorsement + 1)
-    except OSError as error:
-        raise ConfigurationError(f"endorsements: {file}: {error.strerror or error}") from error
-    if len(data) > LIMITS.endorsement:
-        raise ConfigurationError(f"endorsements: {file}: larger than {LIMITS.endorsement} bytes")
-    return data
-
-
-def recognise_endorsement(data: bytes) -> Endorsements | None:
-    """Collateral in these bytes, or None where they are something else.
-
-    Raises:
-        EvidenceError: collateral by its shape, and damaged.
-    """
-    if data.lstrip()[:1] == b"{":
-        return _json(data)
-    if is_pem(data):
-        return _pem(data)
-    if data[:1] == b"\x30":
+        if data.lstrip()[:1] == b"{":
+            return _json(data)
+        if is_pem(data):
+            return _pem(data)
+        if _HEX.fullmatch(data):
+            data = bytes.fromhex(data.decode("ascii"))
         return _der(data)
-    return None
+    except (AttestationError, ValueError):
+        return None
 
 
-def _json(data: bytes) -> Endorsements | None:
-    try:
-        members = set(read_json(data, field="endorsements"))
-    except EvidenceError:
-        return None  # not JSON after all, or no object that anybody signed
-    if members & _RECORD:
-        return read_collateral_json(data)
-    for name, kind in _DOCUMENTS.items():
-        if name in members:
+def _json(data: bytes) -> Endorsements:
+    record = read_json(data, field="collateral")
+    for member, kind in _DOCUMENT_KINDS.items():
+        if member in record:
             return Endorsements(documents=(read_signed_document(data, kind),))
-    return None
+    return read_collateral_json(data)
 
 
 def _pem(data: bytes) -> Endorsements | None:
-    certificates: list[bytes] = []
-    crls: list[bytes] = []
-    for block in read_blocks(data, explanatory=True, most=LIMITS.endorsement_files):
-        if block.label in CRL_LABELS:
-            crls.append(read_crl(block.der))
-        elif "CERTIFICATE" in block.label:
-            certificates.append(certificate_of(block))
-    if not certificates and not crls:
-        return None
-    return Endorsements(certificates=tuple(certificates), crls=tuple(crls))
+    blocks = read_blocks(data, explanatory=True, most=LIMITS.endorsement_files)
+    certificates = tuple(block.der for block in blocks if block.label in CERTIFICATE_LABELS)
+    crls = tuple(block.der for block in blocks if block.label in CRL_LABELS)
+    return Endorsements(certificates=certificates, crls=crls) if certificates or crls else None
 
 
-def _der(data: bytes) -> Endorsements | None:
+def _der(data: bytes) -> Endorsements:
     try:
-        return Endorsements(crls=(read_crl(data),))
-    except MalformedEvidence:
-        pass  # no CRL: perhaps a certificate
-    try:
-        raw = der.Reader(data, 0, "certificate").read(der.SEQUENCE).raw
-    except MalformedEvidence:
-        return None
-    return Endorsements(certificates=(raw,)) if raw in (data, data.removesuffix(b"\0")) else None
+        read_certificate(data)
+    except EvidenceError:
+        read_crl_head(data)
+        return Endorsements(crls=(data,))
+    return Endorsements(certificates=(data,))

@@ -1,0 +1,214 @@
+"""How up to date a platform is: Intel's TCB level algorithm over verified collateral. No signatures, no clock.
+
+Source: Intel PCS API v4, "Get TCB Info" (how to determine the TCB status); Intel SGX DCAP Quote Verification Library
+for the convergence of platform, QE and TDX module status, and for relaunch. Levels are walked in the order served,
+newest first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn
+
+from attestable_mcp.errors import Revoked, VerificationError
+from attestable_mcp.verify.trail import Trail
+from attestable_mcp.wire.collateral import IsvLevel, QeIdentity, TcbInfo, TcbLevel, TdxModule
+from attestable_mcp.wire.intel import PckExtension, SgxReport, TdReport
+
+UP_TO_DATE = "UpToDate"
+OUT_OF_DATE = "OutOfDate"
+OUT_OF_DATE_CONFIGURATION = "OutOfDateConfigurationNeeded"
+CONFIGURATION = "ConfigurationNeeded"
+CONFIGURATION_AND_HARDENING = "ConfigurationAndSWHardeningNeeded"
+HARDENING = "SWHardeningNeeded"
+REVOKED = "Revoked"
+RELAUNCH = "TDRelaunchAdvised"
+RELAUNCH_CONFIGURATION = "TDRelaunchAdvisedConfigurationNeeded"
+
+_MODULE_CHECK = "intel.tdx.module_identity"
+_STATUS_CHECK = "intel.tcb.status"
+_NEVER = "Revoked is never accepted, under any policy."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The converged status with everything that advises on it. `date` is the TCB date of the platform's level."""
+
+    status: str
+    advisories: tuple[str, ...]
+    date: datetime
+
+
+def judge_tcb(pck: PckExtension, body: SgxReport | TdReport, tcb_info: TcbInfo, qe: IsvLevel, trail: Trail) -> Standing:
+    """Find the platform's level and converge it with the QE's and, for TDX, the module's.
+
+    Raises:
+        VerificationError: `tcb_level_not_found`, `tdx_module_mismatch`.
+        Revoked: platform, QE or TDX module is revoked.
+    """
+    if isinstance(body, SgxReport):
+        platform = _platform_level(pck, tcb_info, None, trail)
+        _refuse_revoked(trail, platform=platform.status, qe=qe.status)
+        return _standing(trail, converge(platform.status, qe.status), platform, qe)
+    return _judge_tdx(pck, body, tcb_info, qe, trail)
+
+
+def _judge_tdx(pck: PckExtension, body: TdReport, tcb_info: TcbInfo, qe: IsvLevel, trail: Trail) -> Standing:
+    module = _module_level(body, tcb_info, trail)
+    sgx = _platform_level(pck, tcb_info, None, trail)
+    platform = _platform_level(pck, tcb_info, body.tee_tcb_svn, trail)
+    module_status = module.status if module else UP_TO_DATE
+    _refuse_revoked(trail, sgx=sgx.status, platform=platform.status, module=module_status, qe=qe.status)
+    status = converge(platform.status, module_status)
+    if body.tee_tcb_svn2 is not None and qe.status == UP_TO_DATE and module_status != UP_TO_DATE:
+        status = _relaunch(body.tee_tcb_svn2, tcb_info, sgx.status, status, trail)
+    levels: tuple[TcbLevel | IsvLevel, ...] = (platform, module, qe) if module else (platform, qe)
+    return _standing(trail, converge(status, qe.status), *levels)
+
+
+def _standing(trail: Trail, status: str, platform: TcbLevel | IsvLevel, *others: TcbLevel | IsvLevel) -> Standing:
+    advisories = dict.fromkeys(name for level in (platform, *others) for name in level.advisories)
+    trail.passed(_STATUS_CHECK, status, "a policy decides which statuses pass")
+    return Standing(status=status, advisories=tuple(advisories), date=platform.date)
+
+
+def _refuse_revoked(trail: Trail, **statuses: str) -> None:
+    for part, status in statuses.items():
+        if status == REVOKED:
+            trail.refuse(Revoked, _STATUS_CHECK, wanted=f"a {part} that is not revoked", seen=REVOKED, hint=_NEVER)
+
+
+def converge(platform: str, other: str) -> str:
+    """The platform's status, worsened by that of its QE or TDX module: any word but UpToDate counts as outdated."""
+    if other == UP_TO_DATE:
+        return platform
+    if platform in (UP_TO_DATE, HARDENING):
+        return OUT_OF_DATE
+    if platform in (CONFIGURATION, CONFIGURATION_AND_HARDENING):
+        return OUT_OF_DATE_CONFIGURATION
+    return platform
+
+
+def _reaches(have: bytes, want: bytes, start: int = 0) -> bool:
+    return all(have[index] >= want[index] for index in range(start, len(want)))
+
+
+def _platform_level(pck: PckExtension, tcb_info: TcbInfo, tee_tcb_svn: bytes | None, trail: Trail) -> TcbLevel:
+    """The first level that the PCK's SVNs reach and, where given, TEE_TCB_SVN. Where a module identity speaks for the
+    first two TDX components (TEE_TCB_SVN[1] > 0), these are left out."""
+    first = 2 if tee_tcb_svn is not None and tee_tcb_svn[1] > 0 else 0
+    for level in tcb_info.levels:
+        if pck.pcesvn < level.pcesvn or not _reaches(pck.components, level.sgx):
+            continue
+        if tee_tcb_svn is None or (level.tdx is not None and _reaches(tee_tcb_svn, level.tdx, first)):
+            if tee_tcb_svn is not None or level.tdx is None:
+                trail.passed("intel.tcb.platform", f"{level.status} of {level.date:%Y-%m-%d}")
+            return level
+    seen = f"components {pck.components.hex()}, PCESVN {pck.pcesvn}"
+    seen += f", TEE_TCB_SVN {tee_tcb_svn.hex()}" if tee_tcb_svn is not None else ""
+    return _refuse_level(trail, "intel.tcb.platform", seen)
+
+
+def _refuse_level(trail: Trail, check: str, seen: str) -> NoReturn:
+    trail.refuse(
+        VerificationError, check, wanted="a TCB level that is reached", seen=seen, code="tcb_level_not_found",
+        hint="The platform's firmware is below every level that Intel still lists: it has to be updated.",
+    )  # fmt: skip
+
+
+# --- enclaves and modules ---------------------------------------------------------------------------------------------
+
+
+def judge_qe(report: SgxReport, identity: QeIdentity, trail: Trail) -> IsvLevel:
+    """Compare the QE report with the QE identity in full, and find its level.
+
+    Raises:
+        VerificationError: `qe_identity_mismatch`, `tcb_level_not_found`.
+    """
+    check = "intel.qe.identity"
+    compared = (
+        ("MRSIGNER", identity.mrsigner, report.mrsigner),
+        ("ISVPRODID", identity.isvprodid, report.isvprodid),
+        ("MISCSELECT", identity.miscselect, _masked(report.miscselect, identity.miscselect_mask)),
+        ("attributes", identity.attributes, _masked(report.attributes, identity.attributes_mask)),
+    )
+    for name, wanted, seen in compared:
+        if wanted != seen:
+            trail.refuse(
+                VerificationError, check, wanted=f"{name} {_text(wanted)}", seen=_text(seen),
+                code="qe_identity_mismatch", hint="The quoting enclave is not the one that Intel names.",
+            )  # fmt: skip
+    level = _isv_level(identity.levels, report.isvsvn)
+    if level is None:
+        _refuse_level(trail, check, f"QE ISVSVN {report.isvsvn}")
+    trail.passed(check, f"ISVSVN {report.isvsvn}, {level.status}")
+    return level
+
+
+def _text(value: bytes | int) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _masked(value: bytes, mask: bytes) -> bytes:
+    return bytes(one & other for one, other in zip(value, mask, strict=True))
+
+
+def _isv_level(levels: tuple[IsvLevel, ...], isvsvn: int) -> IsvLevel | None:
+    return next((level for level in levels if isvsvn >= level.isvsvn), None)
+
+
+def _module_level(body: TdReport, tcb_info: TcbInfo, trail: Trail) -> IsvLevel | None:
+    """Compare the TDX module with its identity. Version 0 modules have no levels of their own: None."""
+    version = body.tee_tcb_svn[1]
+    module = _module(tcb_info, version, trail)
+    compared = (
+        ("MRSIGNERSEAM", module.mrsigner, body.mr_signer_seam),
+        ("SEAMATTRIBUTES", module.attributes, body.seam_attributes),
+        ("SEAMATTRIBUTES", bytes(8), body.seam_attributes),
+    )
+    for name, wanted, seen in compared:
+        if wanted != seen:
+            trail.refuse(
+                VerificationError, _MODULE_CHECK, wanted=f"{name} {wanted.hex()}", seen=seen.hex(),
+                code="tdx_module_mismatch",
+            )  # fmt: skip
+    if version == 0:
+        trail.passed(_MODULE_CHECK, "a module of version 0")
+        return None
+    level = _isv_level(module.levels, body.tee_tcb_svn[0])
+    if level is None:
+        _refuse_level(trail, _MODULE_CHECK, f"{module.id} ISVSVN {body.tee_tcb_svn[0]}")
+    trail.passed(_MODULE_CHECK, f"{module.id} ISVSVN {body.tee_tcb_svn[0]}, {level.status}")
+    return level
+
+
+def _module(tcb_info: TcbInfo, version: int, trail: Trail) -> TdxModule:
+    name = f"TDX_{version:02X}"
+    named = tcb_info.tdx_module if version == 0 else next((m for m in tcb_info.module_identities if m.id == name), None)
+    if named is None:
+        trail.refuse(
+            VerificationError, _MODULE_CHECK, wanted=f"an identity for {name}", seen="none", code="tdx_module_mismatch"
+        )
+    return named
+
+
+def _relaunch(running: bytes, tcb_info: TcbInfo, sgx: str, status: str, trail: Trail) -> str:
+    """A TD launched under an outdated module, on a platform whose module is the newest by now: relaunch is enough.
+
+    `running` is TEE_TCB_SVN_2. Only the module may be behind: anything else outdated stays outdated.
+    """
+    behind = sgx in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION) or status not in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION)
+    latest = tcb_info.levels[0].tdx if tcb_info.levels else None
+    if behind or latest is None:
+        return status
+    newest = latest[0]
+    if running[1]:
+        levels = _module(tcb_info, running[1], trail).levels
+        if not levels:
+            _refuse_level(trail, _MODULE_CHECK, f"TDX_{running[1]:02X} without levels")
+        newest = levels[0].isvsvn
+    if running[0] < newest or running[2] < latest[2]:
+        return status
+    configured = (CONFIGURATION, CONFIGURATION_AND_HARDENING, OUT_OF_DATE_CONFIGURATION)
+    return RELAUNCH_CONFIGURATION if sgx in configured or status in configured else RELAUNCH

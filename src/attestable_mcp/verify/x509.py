@@ -1,0 +1,346 @@
+"""Intel's certificate chains and CRLs over `cryptography`: P-256 throughout, anchors compared by key.
+
+`cryptography`'s own path validation refuses every TEE chain and checks no revocation, so the walk is ours (RFC 5280
+§6.1 without policies and name constraints, which Intel's profile does not use): order is not fixed, the root may be
+absent, each link is checked for name, signature, validity, basicConstraints with path length, keyUsage, and unknown
+critical extensions. Not checked: authority key identifiers (names and signatures decide) and the root's own
+signature (it is believed for its key).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
+
+from attestable_mcp.errors import ChainInvalid, EndorsementStale, EndorsementUnavailable, Revoked, SignatureInvalid
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchor
+from attestable_mcp.verify.memory import Window
+from attestable_mcp.verify.trail import Trail
+from attestable_mcp.wire.intel import SGX_EXTENSION_OID
+
+_FOREIGN = (
+    ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType, x509.AttributeNotFound,
+)  # fmt: skip
+_ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
+_UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
+_SECOND = timedelta(seconds=1)
+_SGX_OID = x509.ObjectIdentifier(SGX_EXTENSION_OID)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the walk needs of one P-256 certificate. `sgx_extension` is the raw value of Intel's SGX extension."""
+
+    der: bytes
+    handle: x509.Certificate = field(repr=False)
+    key: ec.EllipticCurvePublicKey = field(repr=False)
+    spki_sha256: str
+    subject: bytes
+    issuer: bytes
+    common_name: str
+    serial: int
+    window: Window
+    is_ca: bool
+    path_length: int | None
+    may_sign_certificates: bool
+    may_sign_crls: bool
+    may_sign_data: bool
+    unknown_critical: str
+    sgx_extension: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """A proven chain: `certificates` leaf first, the one that holds the anchor's key last."""
+
+    certificates: tuple[Certificate, ...]
+    anchor: TrustAnchor
+    window: Window
+
+    @property
+    def root(self) -> Certificate:
+        """The certificate that carries the anchor's key."""
+        return self.certificates[-1]
+
+    @property
+    def simulated(self) -> bool:
+        """Does this path stand for no hardware? The anchor says so, or the root's subject does."""
+        return self.anchor.simulated or b"SIMULATED" in self.root.subject
+
+
+class Unreadable(ValueError):
+    """A certificate or CRL that is not one, or not of Intel's profile. Never leaves this room."""
+
+
+def read_certificate(der: bytes) -> Certificate:
+    """Read one DER certificate.
+
+    Raises:
+        Unreadable: not a certificate, or another key than P-256, or another signature than ECDSA with SHA-256.
+    """
+    try:
+        return _read_certificate(der)
+    except _FOREIGN as error:
+        raise Unreadable(f"{type(error).__name__}: {str(error)[:160]}") from error
+
+
+def _read_certificate(der: bytes) -> Certificate:
+    handle = x509.load_der_x509_certificate(der)
+    key = handle.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Unreadable("the key is not on P-256")
+    if handle.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+        raise Unreadable("the signature is not ECDSA with SHA-256")
+    constraints = usage = sgx = None
+    unknown = ""
+    for extension in handle.extensions:
+        value = extension.value
+        if isinstance(value, x509.BasicConstraints):
+            constraints = value
+        elif isinstance(value, x509.KeyUsage):
+            usage = value
+        elif extension.oid == _SGX_OID and isinstance(value, x509.UnrecognizedExtension):
+            sgx = value.value
+        if extension.critical and extension.oid not in _UNDERSTOOD:
+            unknown = extension.oid.dotted_string
+    names = handle.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Certificate(
+        der=der, handle=handle, key=key, spki_sha256=hashlib.sha256(spki).hexdigest(),
+        subject=handle.subject.public_bytes(), issuer=handle.issuer.public_bytes(),
+        common_name=str(names[0].value) if len(names) == 1 else "", serial=handle.serial_number,
+        window=Window(start=handle.not_valid_before_utc, end=handle.not_valid_after_utc + _SECOND),
+        is_ca=constraints is not None and constraints.ca,
+        path_length=constraints.path_length if constraints else None,
+        may_sign_certificates=usage is not None and usage.key_cert_sign,
+        may_sign_crls=usage is not None and usage.crl_sign,
+        may_sign_data=usage is not None and usage.digital_signature,
+        unknown_critical=unknown, sgx_extension=sgx,
+    )  # fmt: skip
+
+
+def read_pool(certificates: Iterable[bytes]) -> tuple[Certificate, ...]:
+    """The readable certificates of an untrusted bag. One that cannot be read can prove nothing and is left out."""
+    found = []
+    for der in dict.fromkeys(certificates):
+        try:
+            found.append(read_certificate(der))
+        except Unreadable:
+            continue
+    return tuple(found)
+
+
+def signature_holds(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes) -> bool:
+    """Does r || s (64 bytes) verify over `message` with ECDSA P-256 and SHA-256?"""
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    try:
+        key.verify(encode_dss_signature(r, s), message, _ECDSA_SHA256)
+    except (InvalidSignature, *_FOREIGN):
+        return False
+    return True
+
+
+@lru_cache(maxsize=LIMITS.remembered)
+def point_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
+    """A P-256 public key from x || y (64 bytes); None if that is no point of the curve."""
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
+    except _FOREIGN:
+        return None
+
+
+def _issued_by(certificate: Certificate, issuer: Certificate) -> bool:
+    try:
+        certificate.handle.verify_directly_issued_by(issuer.handle)
+    except (InvalidSignature, *_FOREIGN):
+        return False
+    return True
+
+
+def walk(
+    leaf: Certificate,
+    pool: Sequence[Certificate],
+    anchors: tuple[TrustAnchor, ...],
+    *,
+    at: datetime,
+    trail: Trail,
+    check: str,
+) -> Path:
+    """Walk from `leaf` through `pool` to a certificate whose key one of `anchors` names.
+
+    Raises:
+        ChainInvalid: a link does not hold; `untrusted_root` or `simulated_evidence` where the root is not an anchor.
+        EndorsementUnavailable: an issuer is in no piece at hand.
+    """
+    by_key = {anchor.spki_sha256: anchor for anchor in anchors}
+    path = [leaf]
+    _demand_usable(leaf, 0, at, trail, check)
+    while path[-1].spki_sha256 not in by_key:
+        issuer = _issuer(path, pool, by_key, at, trail, check)
+        path.append(issuer)
+        _demand_usable(issuer, len(path) - 1, at, trail, check)
+    window = path[0].window
+    for certificate in path[1:]:
+        window = window & certificate.window
+    return Path(certificates=tuple(path), anchor=by_key[path[-1].spki_sha256], window=window)
+
+
+def _issuer(
+    path: list[Certificate],
+    pool: Sequence[Certificate],
+    by_key: dict[str, TrustAnchor],
+    at: datetime,
+    trail: Trail,
+    check: str,
+) -> Certificate:
+    last = path[-1]
+    if last.subject == last.issuer:
+        _refuse_root(last, tuple(by_key.values()), trail, check)
+    if len(path) >= LIMITS.chain:
+        trail.refuse(ChainInvalid, check, wanted=f"at most {LIMITS.chain} certificates", seen="more")
+    named = [candidate for candidate in pool if candidate.subject == last.issuer and candidate not in path]
+    if not named:
+        raise EndorsementUnavailable(
+            f"{check}: no certificate at hand for the issuer of {last.common_name or 'a certificate'!a}",
+            hint="Give the vendor's certificate chain, root included, as endorsements.",
+        )
+    named.sort(key=lambda c: (c.spki_sha256 not in by_key, at not in c.window))
+    issuer = next((candidate for candidate in named if _issued_by(last, candidate)), None)
+    if issuer is None:
+        trail.refuse(
+            ChainInvalid, check, wanted="a signature by the issuer that the certificate names",
+            seen=f"{last.common_name!a} is not signed by it", code="chain_signature_invalid",
+        )  # fmt: skip
+    return issuer
+
+
+def _refuse_root(root: Certificate, anchors: tuple[TrustAnchor, ...], trail: Trail, check: str) -> None:
+    """By the subject's mark where no simulated root is pinned; where one is, another simulated root is a stranger's."""
+    marked = root.spki_sha256 == SIMULATED_ROOT.spki_sha256 or b"SIMULATED" in root.subject
+    simulated = marked and not any(anchor.simulated for anchor in anchors)
+    if simulated:
+        trail.refuse(
+            ChainInvalid, check, wanted="a pinned root", seen=f"the simulator's root {root.common_name!a}, "
+            f"key {root.spki_sha256}", code="simulated_evidence",
+            hint="Simulated evidence proves no hardware. For a trial, accept it by name in the policy.",
+        )  # fmt: skip
+    trail.refuse(
+        ChainInvalid, check, wanted="a pinned root", seen=f"root {root.common_name!a}, key {root.spki_sha256}",
+        code="untrusted_root", hint="If this is your deployment's own root, name it as trust anchor.",
+    )  # fmt: skip
+
+
+def _demand_usable(certificate: Certificate, depth: int, at: datetime, trail: Trail, check: str) -> None:
+    """`depth` is 0 for the leaf, 1 for its issuer, and so on: a path length counts the CAs below."""
+    name = f"{certificate.common_name!a}"
+    window = certificate.window
+    if at not in window:
+        trail.refuse(
+            ChainInvalid, check, wanted=f"{name} valid at {at:%Y-%m-%dT%H:%M:%SZ}", code="certificate_expired",
+            seen=f"{window.start:%Y-%m-%dT%H:%M:%SZ} to {window.end - _SECOND:%Y-%m-%dT%H:%M:%SZ}",
+        )  # fmt: skip
+    if certificate.unknown_critical:
+        seen = f"{name} has {certificate.unknown_critical}"
+        trail.refuse(ChainInvalid, check, wanted="no unknown critical extension", seen=seen)
+    if depth == 0:
+        if certificate.is_ca or not certificate.may_sign_data:
+            trail.refuse(ChainInvalid, check, wanted="an end-entity certificate that signs data", seen=name)
+        return
+    too_deep = certificate.path_length is not None and certificate.path_length < depth - 1
+    if not certificate.is_ca or not certificate.may_sign_certificates or too_deep:
+        trail.refuse(ChainInvalid, check, wanted="a CA that may sign this certificate", seen=f"{name} may not")
+
+
+# --- revocation -------------------------------------------------------------------------------------------------------
+
+
+def read_crls(crls: Iterable[bytes]) -> tuple[x509.CertificateRevocationList, ...]:
+    """The readable CRLs of an untrusted bag."""
+    found = []
+    for der in dict.fromkeys(crls):
+        try:
+            found.append(x509.load_der_x509_crl(der))
+        except _FOREIGN:
+            continue
+    return tuple(found)
+
+
+def crls_of(
+    issuer_name: bytes, crls: Sequence[x509.CertificateRevocationList]
+) -> tuple[x509.CertificateRevocationList, ...]:
+    """Those whose issuer has this name."""
+    return tuple(crl for crl in crls if crl.issuer.public_bytes() == issuer_name)
+
+
+def check_crls(
+    issuer: Certificate,
+    named: Sequence[x509.CertificateRevocationList],
+    serials: dict[int, str],
+    *,
+    at: datetime,
+    trail: Trail,
+    check: str,
+) -> Window:
+    """Demand one CRL that `issuer` signed and that is in force at `at`; no CRL that it signed may list a certificate.
+
+    `serials` maps serial numbers to names for the report. Answers the window in which this holds.
+
+    Raises:
+        Revoked, SignatureInvalid, EndorsementStale, ChainInvalid.
+    """
+    if not issuer.may_sign_crls:
+        trail.refuse(ChainInvalid, check, wanted="a CA that may sign CRLs", seen=f"{issuer.common_name!a}")
+    signed = [crl for crl in named if _crl_holds(crl, issuer.key)]
+    if not signed:
+        trail.refuse(SignatureInvalid, check, wanted=f"a CRL signed by {issuer.common_name!a}", seen="a bad signature")
+    for crl in signed:
+        _demand_unlisted(crl, serials, trail, check)
+    windows = [window for crl in signed if (window := _crl_window(crl)) is not None]
+    current = [window for window in windows if at in window]
+    if not current:
+        seen = (
+            ", ".join(f"{w.start:%Y-%m-%dT%H:%M:%SZ} to {w.end:%Y-%m-%dT%H:%M:%SZ}" for w in windows) or "no nextUpdate"
+        )
+        trail.refuse(EndorsementStale, check, wanted=f"a CRL in force at {at:%Y-%m-%dT%H:%M:%SZ}", seen=seen)
+    best = max(current, key=lambda window: window.end)
+    trail.passed(check, f"not revoked, CRL until {best.end:%Y-%m-%dT%H:%M:%SZ}")
+    return best
+
+
+def _crl_holds(crl: x509.CertificateRevocationList, key: ec.EllipticCurvePublicKey) -> bool:
+    """Signed by this key, and complete: a critical extension would narrow what the list speaks for (RFC 5280 §5.2)."""
+    try:
+        return not any(extension.critical for extension in crl.extensions) and crl.is_signature_valid(key)
+    except (InvalidSignature, *_FOREIGN):
+        return False
+
+
+def _demand_unlisted(crl: x509.CertificateRevocationList, serials: dict[int, str], trail: Trail, check: str) -> None:
+    for serial, name in serials.items():
+        try:
+            entry = crl.get_revoked_certificate_by_serial_number(serial)
+        except _FOREIGN as error:
+            trail.refuse(ChainInvalid, check, reason=f"the CRL cannot be read: {error}")
+        if entry is not None:
+            trail.refuse(Revoked, check, wanted="no revoked certificate", seen=f"{name}, serial {serial:x}, is revoked")
+
+
+def _crl_window(crl: x509.CertificateRevocationList) -> Window | None:
+    try:
+        until = crl.next_update_utc
+        return None if until is None else Window(start=crl.last_update_utc, end=until)
+    except _FOREIGN:
+        return None
