@@ -13,7 +13,7 @@ def family() -> list[type[errors.AttestationError]]:
     while todo:
         kind = todo.pop()
         found.append(kind)
-        todo.extend(kind.__subclasses__())
+        todo.extend(child for child in kind.__subclasses__() if child.__module__ == errors.__name__)
     return found
 
 
