@@ -49,6 +49,7 @@ from attestable_mcp.verifier import Appraisal, Verifier
 from attestable_mcp.wire import ratls
 
 HANDSHAKE_MAX = 256 * 1024
+INFORMATIONAL_MAX = 8
 _NO_LIVE = (404, 405, 501)
 _IDENTITY = (
     "mrenclave", "mrsigner", "isvprodid", "isvsvn", "miscselect", "attributes",
@@ -443,6 +444,7 @@ def _request(http: h11.Connection, origin: Origin, challenge: bytes) -> bytes:
 def _answer(http: h11.Connection, channel: Channel, limits: Limits) -> Generator[Step, Any, bytes]:
     body = bytearray()
     left = limits.challenge_answer + 4 * limits.challenge_header
+    patience = INFORMATIONAL_MAX
     while True:
         event = http.next_event()
         match event:
@@ -452,6 +454,10 @@ def _answer(http: h11.Connection, channel: Channel, limits: Limits) -> Generator
                 if left < 0:
                     raise ConversationError("live challenge: the answer does not end", code="flooded")
                 http.receive_data(data)
+            case h11.InformationalResponse():
+                patience -= 1
+                if patience < 0:
+                    raise ConversationError("live challenge: one interim answer after another", code="flooded")
             case h11.Response():
                 _status(event, limits)
             case h11.Data():
