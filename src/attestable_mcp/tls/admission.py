@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from attestable_mcp.bind.live import (
     rebuild,
 )
 from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE, Role, Transcript
+from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import (
     AppraisalRefused,
     AttestationUnavailable,
@@ -45,7 +46,9 @@ from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import AttestationResult, Claims, Endorsements, Outcome, Verdict, Verified
 from attestable_mcp.tls.challenge import MEDIA_TYPE, PATH
 from attestable_mcp.tls.channel import RECORD, Channel, wrap
-from attestable_mcp.verifier import Appraisal, Verifier
+from attestable_mcp.tls.engine import ClientContext
+from attestable_mcp.verifier import Appraisal, Verifier, Watermarks
+from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire import ratls
 
 HANDSHAKE_MAX = 256 * 1024
@@ -161,22 +164,32 @@ class _Conversation:
 class Gate:
     """Judges servers by one policy. Safe to share between threads and connections; what it remembers is bounded.
 
-    `newest` is the peer admitted last; `peers` has the newest of each origin.
+    `newest` is the peer admitted last; `peers` has the newest of each origin. `sources` replaces what the policy names.
+    What is stapled or remembered is verified at once; only where a source must be asked, or where a `verifier` is
+    handed in, a thread does it.
     """
 
     def __init__(
         self,
         policy: Policy,
         *,
+        sources: Sequence[EndorsementSource] | None = None,
         verifier: Verifier | None = None,
         limits: Limits = LIMITS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
+        self.context = ClientContext()
         self.limits = limits
         self.newest: AttestedPeer | None = None
         self.peers: OrderedDict[Origin, AttestedPeer] = OrderedDict()
-        self._verifier = verifier or Verifier(policy)
+        memory, marks = Memory(), Watermarks()
+        self._verifier = verifier or Verifier(policy, sources=sources, memory=memory, watermarks=marks)
+        self._offline = (
+            None
+            if verifier
+            else Verifier(policy, sources=(), anchors=self._verifier.anchors, memory=memory, watermarks=marks)
+        )
         self._clock = clock
         self._certificates: OrderedDict[bytes, _Certificate] = OrderedDict()
         self._conversations: OrderedDict[Origin, _Conversation] = OrderedDict()
@@ -229,7 +242,7 @@ class Gate:
                 "certificate: no attestation evidence in it",
                 hint="this is an ordinary TLS server; check the address, or ask its operator for the attested one",
             )
-        appraisal = yield Work(lambda: self._verifier.appraise_certificate(der, at))
+        appraisal = yield from self._judge(lambda verifier: verifier.appraise_certificate(der, at))
         verified = admitted(appraisal, "certificate")
         found = _Certificate(
             der=der,
@@ -242,6 +255,14 @@ class Gate:
         with self._lock:
             _remember(self._certificates, digest, found, self.limits.binding_keys)
         return found
+
+    def _judge(self, call: Callable[[Verifier], Appraisal]) -> Generator[Step, Any, Appraisal]:
+        if self._offline is not None:
+            appraisal = call(self._offline)
+            if appraisal.result.verdict is not Verdict.UNAVAILABLE:
+                return appraisal
+        asked: Appraisal = yield Work(lambda: call(self._verifier))
+        return asked
 
     @property
     def _max_age(self) -> timedelta:
@@ -315,7 +336,10 @@ class Gate:
     ) -> Generator[Step, Any, _Conversation]:
         assert isinstance(answer.proof, QuoteProof)
         evidence, at = answer.proof.evidence, self._clock()
-        appraisal = yield Work(lambda: self._verifier.appraise_evidence(evidence, stapled=certificate.stapled, at=at))
+        stapled = certificate.stapled
+        appraisal = yield from self._judge(
+            lambda verifier: verifier.appraise_evidence(evidence, stapled=stapled, at=at)
+        )
         verified = admitted(appraisal, "live evidence")
         binding = check(answer, verified, transcript)
         return _Conversation(

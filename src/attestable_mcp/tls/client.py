@@ -19,7 +19,6 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import ConfigurationError, ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
-from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.streams import AsyncBackend, SyncBackend
 from attestable_mcp.verifier import Verifier
 
@@ -116,7 +115,7 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, gate: Gate, origins: Origins, *, limits: httpx2.Limits) -> None:
         self.gate = gate
         self._origins = origins
-        self._pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(gate), **_pool_options(limits))
+        self._pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(gate), **_pool_options(gate, limits))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
@@ -137,7 +136,7 @@ class SyncTransport(httpx2.HTTPTransport):
     def __init__(self, gate: Gate, origins: Origins, *, limits: httpx2.Limits) -> None:
         self.gate = gate
         self._origins = origins
-        self._pool = httpcore2.ConnectionPool(network_backend=SyncBackend(gate), **_pool_options(limits))
+        self._pool = httpcore2.ConnectionPool(network_backend=SyncBackend(gate), **_pool_options(gate, limits))
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
@@ -152,9 +151,9 @@ class SyncTransport(httpx2.HTTPTransport):
         return response
 
 
-def _pool_options(limits: Any) -> dict[str, Any]:
+def _pool_options(gate: Gate, limits: Any) -> dict[str, Any]:
     return {
-        "ssl_context": ClientContext(),  # a placeholder: the backend makes its own TLS
+        "ssl_context": gate.context,
         "max_connections": limits.max_connections,
         "max_keepalive_connections": limits.max_keepalive_connections,
         "keepalive_expiry": limits.keepalive_expiry,
@@ -180,8 +179,7 @@ def _gate(
 ) -> Gate:
     if gate is not None:
         return gate
-    judge = verifier or Verifier(policy, sources=None if sources is None else tuple(sources))
-    return Gate(policy, verifier=judge, limits=limits)
+    return Gate(policy, sources=None if sources is None else tuple(sources), verifier=verifier, limits=limits)
 
 
 def _origins(url: str | None, origins: Iterable[str]) -> Origins:
@@ -311,7 +309,7 @@ def attested_sync_httpx_client(
 
 def _httpx_client(asynchronous: bool, gate: Gate, origins: Origins, options: dict[str, Any]) -> Any:
     httpx, core = _httpx()
-    pool_options = _pool_options(_default_pool())
+    pool_options = _pool_options(gate, _default_pool())
     transport = httpx.AsyncHTTPTransport() if asynchronous else httpx.HTTPTransport()
     if asynchronous:
         transport._pool = core.AsyncConnectionPool(network_backend=AsyncBackend(gate, core), **pool_options)
@@ -374,7 +372,8 @@ async def attest_server(
     origin = origin_of(url)
     chosen = gate or Gate(
         policy,
-        verifier=verifier or Verifier(policy, sources=None if sources is None else tuple(sources)),
+        sources=None if sources is None else tuple(sources),
+        verifier=verifier,
         limits=limits,
         clock=clock,
     )
@@ -386,7 +385,7 @@ async def attest_server(
             code="unreachable",
             hint="check the address, and that it runs",
         ) from error
-    await stream.start_tls(ClientContext(), origin.host)
+    await stream.start_tls(chosen.context, origin.host)
     peer: AttestedPeer = stream.get_extra_info("attested_peer")
     await stream.aclose()
     return peer

@@ -26,7 +26,6 @@ from OpenSSL import SSL
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin, Receive, Send, Steps, Within, Work
 from attestable_mcp.tls.channel import Channel, reason
-from attestable_mcp.tls.engine import ClientContext
 
 CHUNK = 65536
 FAREWELL_SECONDS = 0.5
@@ -53,32 +52,34 @@ async def drive(steps: Steps, tcp: anyio.abc.ByteStream) -> AttestedPeer:
     Raises:
         AttestationError: of the steps; ConversationError with code `stalled` or `connection_closed`.
     """
-    value: Any = None
-    deadline, what = anyio.current_time(), "connection"
-    while True:
-        try:
-            step = steps.send(value)
-        except StopIteration as stop:
-            peer: AttestedPeer = stop.value
-            return peer
-        value = None
-        try:
+    what = "connection"
+    with anyio.CancelScope() as scope:
+        value: Any = None
+        while True:
+            try:
+                step = steps.send(value)
+            except StopIteration as stop:
+                peer: AttestedPeer = stop.value
+                return peer
+            value = None
             match step:
                 case Within(seconds, words):
-                    deadline, what = anyio.current_time() + seconds, words
-                case Send(data):
-                    with anyio.fail_after(deadline - anyio.current_time()):
-                        await tcp.send(data)
-                case Receive():
-                    with anyio.fail_after(deadline - anyio.current_time()):
-                        value = await _receive(tcp)
+                    scope.deadline, what = anyio.current_time() + seconds, words
                 case Work(call):
-                    with anyio.fail_after(deadline - anyio.current_time()):
-                        value = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-        except TimeoutError as error:
-            raise _stalled(what) from error
-        except _BROKEN as error:
-            raise _broken(what, error) from error
+                    value = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+                case _:
+                    value = await _exchange(step, tcp, what)
+    raise _stalled(what)
+
+
+async def _exchange(step: Send | Receive, tcp: anyio.abc.ByteStream, what: str) -> bytes | None:
+    try:
+        if isinstance(step, Receive):
+            return await _receive(tcp)
+        await tcp.send(step.data)
+    except _BROKEN as error:
+        raise _broken(what, error) from error
+    return None
 
 
 async def _receive(tcp: anyio.abc.ByteStream) -> bytes:
@@ -171,7 +172,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         Raises:
             AttestationError: and the socket is closed.
         """
-        channel = ClientContext().channel(server_hostname or self._origin.host)
+        channel = self._gate.context.channel(server_hostname or self._origin.host)
         try:
             self._peer = await drive(self._gate.set_up(channel, self._origin), self._tcp)
         except BaseException:
@@ -311,7 +312,7 @@ class SyncStream(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> SyncStream:
         """As `AsyncStream.start_tls`."""
-        channel = ClientContext().channel(server_hostname or self._origin.host)
+        channel = self._gate.context.channel(server_hostname or self._origin.host)
         try:
             self._peer = drive_sync(self._gate.set_up(channel, self._origin), self._sock)
         except BaseException:
