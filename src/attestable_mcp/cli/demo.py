@@ -233,5 +233,5 @@ def _told(step: Step) -> dict[str, str]:
             "platform": f"{step.result.tee}, {step.result.tcb_status}",
             "call": f"{step.call} -> {step.answer}" if step.call else "",
         }
-    why = {"wanted": step.wanted, "seen": step.seen} if step.wanted or step.seen else {"reason": step.message}
-    return {"why": step.code, **why, "then": step.hint}
+    detail = {"wanted": step.wanted, "seen": step.seen} if step.wanted or step.seen else {"reason": step.message}
+    return {"why": step.code, **detail, "then": step.hint[:1].upper() + step.hint[1:]}

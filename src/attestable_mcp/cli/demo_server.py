@@ -2,7 +2,7 @@
 
 from mcp.server import MCPServer
 
-server = MCPServer("sums")
+server = MCPServer("sums", log_level="WARNING")
 
 
 @server.tool()

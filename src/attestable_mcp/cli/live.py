@@ -52,13 +52,25 @@ def call_tool(
     url: str, policy: Policy, tool: str, arguments: dict[str, Any], timeout: float
 ) -> tuple[AttestationResult, dict[str, Any]]:
     """Prove the server, then call one tool. The answer has the keys of the protocol. Raises: AttestationError."""
+    found: list[tuple[AttestationResult, dict[str, Any]]] = []
 
     async def work() -> tuple[AttestationResult, dict[str, Any]]:
         async with _client(url, policy) as client:
             answer = await client.call_tool(tool, arguments)
-            return client.attestation, answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+            found.append((client.attestation, answer.model_dump(mode="json", by_alias=True, exclude_none=True)))
+        return found[0]
 
-    return _run(work, url, timeout)
+    return _unless_answered(work, found, url, timeout)
+
+
+def _unless_answered(work: Callable[[], Awaitable[_T]], found: list[_T], url: str, timeout: float) -> _T:
+    """An answer in hand stays an answer, also where the server goes away before we have said goodbye."""
+    try:
+        return _run(work, url, timeout)
+    except Exception:
+        if not found:
+            raise
+        return found[0]
 
 
 def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationResult, list[dict[str, Any]]]:

@@ -12,12 +12,15 @@ import time
 import pytest
 
 SERVER = """
+from pathlib import Path
+
 import anyio
 from mcp.server import MCPServer
 mcp = MCPServer("slow")
 
 @mcp.tool()
 async def wait(seconds: float) -> str:
+    Path("started").touch()
     await anyio.sleep(seconds)
     return "done"
 """
@@ -70,7 +73,9 @@ def test_a_running_call_ends_before_the_server_does(started, tmp_path):
          "--danger-accept-simulated", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(2.2)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     out, err = caller.communicate(timeout=30)
     assert caller.returncode == 4, err
@@ -86,8 +91,8 @@ def test_a_command_after_the_dashes_is_served(started):
 @pytest.mark.parametrize(
     ("words", "code", "status"),
     [
-        (("absent_module:mcp", "--attester", "simulated"), "configuration", 1),
-        (("slow.py:nothing", "--attester", "simulated"), "configuration", 1),
+        (("absent_module:mcp", "--attester", "simulated"), "target", 1),
+        (("slow.py:nothing", "--attester", "simulated"), "target", 1),
         (("slow.py:mcp", "--attester", "nonsense"), "configuration", 1),
         (("slow.py:mcp", "--attester", "sgx"), "attester", 3),
         (("slow.py:mcp",), "attester", 3),
