@@ -1,8 +1,8 @@
 """How up to date a platform is: Intel's TCB level algorithm over verified collateral. No signatures, no clock.
 
 Source: Intel PCS API v4, "Get TCB Info" (how to determine the TCB status); Intel SGX DCAP Quote Verification Library
-for the convergence of platform, QE and TDX module status, and for relaunch. Levels are walked in the order served,
-newest first.
+for the convergence of platform, QE and TDX module status, and for relaunch. Levels are walked from
+the highest down.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ REVOKED = "Revoked"
 RELAUNCH = "TDRelaunchAdvised"
 RELAUNCH_CONFIGURATION = "TDRelaunchAdvisedConfigurationNeeded"
 
+_OUTDATED = frozenset({OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION})
+_CONFIGURED = frozenset({CONFIGURATION, CONFIGURATION_AND_HARDENING, OUT_OF_DATE_CONFIGURATION})
 _MODULE_CHECK = "intel.tdx.module_identity"
 _STATUS_CHECK = "intel.tcb.status"
 _NEVER = "Revoked is never accepted, under any policy."
@@ -55,16 +57,45 @@ def judge_tcb(pck: PckExtension, body: SgxReport | TdReport, tcb_info: TcbInfo, 
 
 
 def _judge_tdx(pck: PckExtension, body: TdReport, tcb_info: TcbInfo, qe: IsvLevel, trail: Trail) -> Standing:
-    module = _module_level(body, tcb_info, trail)
-    sgx = _platform_level(pck, tcb_info, None, trail)
-    platform = _platform_level(pck, tcb_info, body.tee_tcb_svn, trail)
-    module_status = module.status if module else UP_TO_DATE
-    _refuse_revoked(trail, sgx=sgx.status, platform=platform.status, module=module_status, qe=qe.status)
-    status = converge(platform.status, module_status)
-    if body.tee_tcb_svn2 is not None and qe.status == UP_TO_DATE and module_status != UP_TO_DATE:
-        status = _relaunch(body.tee_tcb_svn2, tcb_info, sgx.status, status, trail)
-    levels: tuple[TcbLevel | IsvLevel, ...] = (platform, module, qe) if module else (platform, qe)
-    return _standing(trail, converge(status, qe.status), *levels)
+    _demand_module(body, tcb_info, trail)
+    levels = _tdx_levels(pck, body.tee_tcb_svn, tcb_info, trail)
+    sgx = _find_level(pck, tcb_info, None)
+    _refuse_revoked(trail, sgx=sgx.status if sgx else UP_TO_DATE, qe=qe.status)
+    status = _converged(levels, trail)
+    if body.tee_tcb_svn2 is not None and status in _OUTDATED:
+        status = _relaunch(status, _tdx_levels(pck, body.tee_tcb_svn2, tcb_info, Trail()), trail)
+    return _standing(trail, converge(status, qe.status), *levels, qe)
+
+
+def _tdx_levels(
+    pck: PckExtension, tee_tcb_svn: bytes, tcb_info: TcbInfo, trail: Trail
+) -> tuple[TcbLevel, *tuple[IsvLevel, ...]]:
+    """The platform's level under one TEE_TCB_SVN, and the module's if its version has levels of its own."""
+    module = _module_level(tee_tcb_svn, tcb_info, trail)
+    platform = _platform_level(pck, tcb_info, tee_tcb_svn, trail)
+    return (platform, module) if module else (platform,)
+
+
+def _converged(levels: tuple[TcbLevel, *tuple[IsvLevel, ...]], trail: Trail) -> str:
+    platform, *modules = levels
+    status = platform.status
+    _refuse_revoked(trail, platform=status)
+    for module in modules:
+        _refuse_revoked(trail, module=module.status)
+        status = converge(status, module.status)
+    return status
+
+
+def _relaunch(launched: str, current: tuple[TcbLevel, *tuple[IsvLevel, ...]], trail: Trail) -> str:
+    """An outdated TD on a platform that has been brought up to date under it: a relaunch is all that it needs.
+
+    `current` is what TEE_TCB_SVN_2 reaches. It is judged by the whole algorithm, as if the TD were launched now.
+    """
+    now = _converged(current, trail)
+    if now in _OUTDATED:
+        return launched
+    configured = now in _CONFIGURED or launched in _CONFIGURED
+    return RELAUNCH_CONFIGURATION if configured else RELAUNCH
 
 
 def _standing(trail: Trail, status: str, platform: TcbLevel | IsvLevel, *others: TcbLevel | IsvLevel) -> Standing:
@@ -94,20 +125,28 @@ def _reaches(have: bytes, want: bytes, start: int = 0) -> bool:
     return all(have[index] >= want[index] for index in range(start, len(want)))
 
 
-def _platform_level(pck: PckExtension, tcb_info: TcbInfo, tee_tcb_svn: bytes | None, trail: Trail) -> TcbLevel:
-    """The first level that the PCK's SVNs reach and, where given, TEE_TCB_SVN. Where a module identity speaks for the
-    first two TDX components (TEE_TCB_SVN[1] > 0), these are left out."""
+def _find_level(pck: PckExtension, tcb_info: TcbInfo, tee_tcb_svn: bytes | None) -> TcbLevel | None:
+    """The highest level that the PCK's SVNs reach and, where given, TEE_TCB_SVN.
+
+    Where a module identity speaks for the first two TDX components (TEE_TCB_SVN[1] > 0), these are left out.
+    """
     first = 2 if tee_tcb_svn is not None and tee_tcb_svn[1] > 0 else 0
     for level in tcb_info.levels:
         if pck.pcesvn < level.pcesvn or not _reaches(pck.components, level.sgx):
             continue
         if tee_tcb_svn is None or (level.tdx is not None and _reaches(tee_tcb_svn, level.tdx, first)):
-            if tee_tcb_svn is not None or level.tdx is None:
-                trail.passed("intel.tcb.platform", f"{level.status} of {level.date:%Y-%m-%d}")
             return level
-    seen = f"components {pck.components.hex()}, PCESVN {pck.pcesvn}"
-    seen += f", TEE_TCB_SVN {tee_tcb_svn.hex()}" if tee_tcb_svn is not None else ""
-    return _refuse_level(trail, "intel.tcb.platform", seen)
+    return None
+
+
+def _platform_level(pck: PckExtension, tcb_info: TcbInfo, tee_tcb_svn: bytes | None, trail: Trail) -> TcbLevel:
+    check = "intel.tcb.platform"
+    level = _find_level(pck, tcb_info, tee_tcb_svn)
+    if level is None:
+        seen = f"components {pck.components.hex()}, PCESVN {pck.pcesvn}"
+        _refuse_level(trail, check, seen + (f", TEE_TCB_SVN {tee_tcb_svn.hex()}" if tee_tcb_svn is not None else ""))
+    trail.passed(check, f"{level.status} of {level.date:%Y-%m-%d}")
+    return level
 
 
 def _refuse_level(trail: Trail, check: str, seen: str) -> NoReturn:
@@ -158,14 +197,12 @@ def _isv_level(levels: tuple[IsvLevel, ...], isvsvn: int) -> IsvLevel | None:
     return next((level for level in levels if isvsvn >= level.isvsvn), None)
 
 
-def _module_level(body: TdReport, tcb_info: TcbInfo, trail: Trail) -> IsvLevel | None:
-    """Compare the TDX module with its identity. Version 0 modules have no levels of their own: None."""
-    version = body.tee_tcb_svn[1]
-    module = _module(tcb_info, version, trail)
+def _demand_module(body: TdReport, tcb_info: TcbInfo, trail: Trail) -> None:
+    """The TDX module that launched the TD is signed as its identity says, with no SEAM attribute set."""
+    module = _module(tcb_info, body.tee_tcb_svn[1], trail)
     compared = (
         ("MRSIGNERSEAM", module.mrsigner, body.mr_signer_seam),
-        ("SEAMATTRIBUTES", module.attributes, body.seam_attributes),
-        ("SEAMATTRIBUTES", bytes(8), body.seam_attributes),
+        ("SEAMATTRIBUTES", _masked(module.attributes, module.attributes_mask), body.seam_attributes),
     )
     for name, wanted, seen in compared:
         if wanted != seen:
@@ -173,13 +210,19 @@ def _module_level(body: TdReport, tcb_info: TcbInfo, trail: Trail) -> IsvLevel |
                 VerificationError, _MODULE_CHECK, wanted=f"{name} {wanted.hex()}", seen=seen.hex(),
                 code="tdx_module_mismatch",
             )  # fmt: skip
+
+
+def _module_level(tee_tcb_svn: bytes, tcb_info: TcbInfo, trail: Trail) -> IsvLevel | None:
+    """The module's own level. Version 0 modules have none: the platform's levels speak for them."""
+    version = tee_tcb_svn[1]
+    module = _module(tcb_info, version, trail)
     if version == 0:
         trail.passed(_MODULE_CHECK, "a module of version 0")
         return None
-    level = _isv_level(module.levels, body.tee_tcb_svn[0])
+    level = _isv_level(module.levels, tee_tcb_svn[0])
     if level is None:
-        _refuse_level(trail, _MODULE_CHECK, f"{module.id} ISVSVN {body.tee_tcb_svn[0]}")
-    trail.passed(_MODULE_CHECK, f"{module.id} ISVSVN {body.tee_tcb_svn[0]}, {level.status}")
+        _refuse_level(trail, _MODULE_CHECK, f"{module.id} ISVSVN {tee_tcb_svn[0]}")
+    trail.passed(_MODULE_CHECK, f"{module.id} ISVSVN {tee_tcb_svn[0]}, {level.status}")
     return level
 
 
@@ -191,24 +234,3 @@ def _module(tcb_info: TcbInfo, version: int, trail: Trail) -> TdxModule:
             VerificationError, _MODULE_CHECK, wanted=f"an identity for {name}", seen="none", code="tdx_module_mismatch"
         )
     return named
-
-
-def _relaunch(running: bytes, tcb_info: TcbInfo, sgx: str, status: str, trail: Trail) -> str:
-    """A TD launched under an outdated module, on a platform whose module is the newest by now: relaunch is enough.
-
-    `running` is TEE_TCB_SVN_2. Only the module may be behind: anything else outdated stays outdated.
-    """
-    behind = sgx in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION) or status not in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION)
-    latest = tcb_info.levels[0].tdx if tcb_info.levels else None
-    if behind or latest is None:
-        return status
-    newest = latest[0]
-    if running[1]:
-        levels = _module(tcb_info, running[1], trail).levels
-        if not levels:
-            _refuse_level(trail, _MODULE_CHECK, f"TDX_{running[1]:02X} without levels")
-        newest = levels[0].isvsvn
-    if running[0] < newest or running[2] < latest[2]:
-        return status
-    configured = (CONFIGURATION, CONFIGURATION_AND_HARDENING, OUT_OF_DATE_CONFIGURATION)
-    return RELAUNCH_CONFIGURATION if sgx in configured or status in configured else RELAUNCH

@@ -74,7 +74,7 @@ class TdxModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcbInfo:
-    """TCB info of one platform kind. `fmspc` 6 bytes, `pce_id` 2; levels in the order served, newest first."""
+    """TCB info of one platform kind. `fmspc` 6 bytes, `pce_id` 2; levels highest first."""
 
     tee: Tee
     version: int
@@ -251,15 +251,17 @@ def read_tcb_info(body: bytes) -> TcbInfo:
     if (kind := _int(top, "tcbType", field, 0xFFFF)) != 0:
         raise UnsupportedEvidence(f"tcbType: wanted 0, seen {kind}")
     tee = Tee.SGX if version == 2 else _tcb_info_tee(top)
-    levels = tuple(
+    levels = [
         _tcb_level(_object(item, f"{field}.tcbLevels[{n}]"), f"{field}.tcbLevels[{n}]", version, tee)
         for n, item in enumerate(_array(top, "tcbLevels", field, _LEVELS))
-    )
+    ]
+    # Intel serves them sorted, and its library sorts again: the first that is reached must be the highest.
+    levels.sort(key=lambda level: (level.sgx, level.pcesvn, level.tdx or b""), reverse=True)
     return TcbInfo(
         tee=tee, version=version,
         issue_date=_time(top, "issueDate", field), next_update=_time(top, "nextUpdate", field),
         fmspc=_hex(top, "fmspc", field, 6), pce_id=_hex(top, "pceId", field, 2),
-        evaluation_number=_int(top, "tcbEvaluationDataNumber", field, 0xFFFFFFFF), levels=levels,
+        evaluation_number=_int(top, "tcbEvaluationDataNumber", field, 0xFFFFFFFF), levels=tuple(levels),
         tdx_module=_tdx_module(top, tee), module_identities=_module_identities(top, tee),
     )  # fmt: skip
 
@@ -350,6 +352,7 @@ def _isv_levels(parent: dict[str, Any], field: str) -> tuple[IsvLevel, ...]:
                 advisories=_advisories(level, where),
             )
         )
+    levels.sort(key=lambda level: level.isvsvn, reverse=True)
     return tuple(levels)
 
 
