@@ -49,6 +49,7 @@ from attestable_mcp.verify.x509 import (
     Path,
     check_crls,
     crls_of,
+    demand_window,
     point_key,
     read_crls,
     read_pool,
@@ -199,7 +200,7 @@ def _walk_pck(
 ) -> Pck:  # fmt: skip
     check = "intel.pck.chain"
     extension = read_pck_extension(leaf.sgx_extension or b"")
-    path = walk(leaf, pool, anchors, at=at, trail=trail, check=check)
+    path = walk(leaf, pool, anchors, at=at, trail=trail, check=check, demand_timely=False)
     ca = _ca_name(path.certificates[1].common_name) if len(path.certificates) == 3 else None
     if ca is None:
         seen = " < ".join(f"{certificate.common_name!a}" for certificate in path.certificates)
@@ -301,6 +302,8 @@ class _Gathered:
     def prove(self) -> Collateral:
         start = len(self.trail.findings)
         self._demand_complete()
+        demand_window(self.pck.path, at=self.at, trail=self.trail, check="intel.pck.validity")
+        self.trail.passed("intel.pck.validity", f"until {self.pck.path.window.end:%Y-%m-%dT%H:%M:%SZ}")
         ca, root = self.pck.path.certificates[1], self.pck.path.root
         window = self.pck.path.window
         window &= check_crls(

@@ -178,8 +178,11 @@ def walk(
     at: datetime,
     trail: Trail,
     check: str,
+    demand_timely: bool = True,
 ) -> Path:
     """Walk from `leaf` through `pool` to a certificate whose key one of `anchors` names.
+
+    With `demand_timely` False the caller checks the path's window itself (`demand_window`), after what matters more.
 
     Raises:
         ChainInvalid: a link does not hold; `untrusted_root` or `simulated_evidence` where the root is not an anchor.
@@ -187,15 +190,34 @@ def walk(
     """
     by_key = {anchor.spki_sha256: anchor for anchor in anchors}
     path = [leaf]
-    _demand_usable(leaf, 0, at, trail, check)
+    _demand_usable(leaf, 0, trail, check)
     while path[-1].spki_sha256 not in by_key:
         issuer = _issuer(path, pool, by_key, at, trail, check)
         path.append(issuer)
-        _demand_usable(issuer, len(path) - 1, at, trail, check)
+        _demand_usable(issuer, len(path) - 1, trail, check)
     window = path[0].window
     for certificate in path[1:]:
         window = window & certificate.window
-    return Path(certificates=tuple(path), anchor=by_key[path[-1].spki_sha256], window=window)
+    found = Path(certificates=tuple(path), anchor=by_key[path[-1].spki_sha256], window=window)
+    if demand_timely:
+        demand_window(found, at=at, trail=trail, check=check)
+    return found
+
+
+def demand_window(path: Path, *, at: datetime, trail: Trail, check: str) -> None:
+    """Refuse a path of which a certificate is outside its validity at `at`.
+
+    Raises:
+        ChainInvalid: with the code `certificate_expired`.
+    """
+    for certificate in path.certificates:
+        window = certificate.window
+        if at not in window:
+            trail.refuse(
+                ChainInvalid, check, wanted=f"{certificate.common_name!a} valid at {at:%Y-%m-%dT%H:%M:%SZ}",
+                seen=f"{window.start:%Y-%m-%dT%H:%M:%SZ} to {window.end - _SECOND:%Y-%m-%dT%H:%M:%SZ}",
+                code="certificate_expired",
+            )  # fmt: skip
 
 
 def _issuer(
@@ -243,15 +265,9 @@ def _refuse_root(root: Certificate, anchors: tuple[TrustAnchor, ...], trail: Tra
     )  # fmt: skip
 
 
-def _demand_usable(certificate: Certificate, depth: int, at: datetime, trail: Trail, check: str) -> None:
+def _demand_usable(certificate: Certificate, depth: int, trail: Trail, check: str) -> None:
     """`depth` is 0 for the leaf, 1 for its issuer, and so on: a path length counts the CAs below."""
     name = f"{certificate.common_name!a}"
-    window = certificate.window
-    if at not in window:
-        trail.refuse(
-            ChainInvalid, check, wanted=f"{name} valid at {at:%Y-%m-%dT%H:%M:%SZ}", code="certificate_expired",
-            seen=f"{window.start:%Y-%m-%dT%H:%M:%SZ} to {window.end - _SECOND:%Y-%m-%dT%H:%M:%SZ}",
-        )  # fmt: skip
     if certificate.unknown_critical:
         seen = f"{name} has {certificate.unknown_critical}"
         trail.refuse(ChainInvalid, check, wanted="no unknown critical extension", seen=seen)
