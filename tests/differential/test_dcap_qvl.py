@@ -304,7 +304,7 @@ LADDER = (
 
 def levels(rng: random.Random) -> tuple[o.Level, ...]:
     """As Intel makes them: no rung better than a newer one. Half of the lists are served out of order."""
-    rungs = {}
+    rungs: dict[tuple[tuple[int, ...], int, tuple[int, ...]], None] = {}
     for _ in range(6):
         low = rng.random() < 0.5
         components = tuple(rng.randint(0, 1) for _ in range(16)) if low else some(rng, 16, 2)

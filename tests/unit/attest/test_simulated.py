@@ -13,8 +13,12 @@ import pytest
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.attest.measurement import Measurement
 from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.errors import ChainInvalid
 from attestable_mcp.rats import EvidenceKind
 from attestable_mcp.simulator.intel import Vendor, well_known
+from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchors
+from attestable_mcp.verify.intel import verify
+from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire.intel import SgxReport, read_quote
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -66,6 +70,17 @@ def test_quote_and_endorsements_verify_together_under_the_simulated_root() -> No
         dcap_qvl.verify_with_root_ca(quote, collateral, Vendor.unknown().root_der, int(AT.timestamp()))
     with pytest.raises(ValueError, match="erification failed"):
         dcap_qvl.verify(quote, collateral, int(AT.timestamp()))
+
+
+def test_our_verifier_takes_it_only_where_the_simulated_root_is_named() -> None:
+    attester = SimulatedAttester(b"\7" * 32, now=Clock())
+    quote, endorsements = read_quote(attester.attest(bytes(64)).body), attester.endorsements()
+    trusting = TrustAnchors(intel=(SIMULATED_ROOT,))
+    verified = verify(quote, endorsements, anchors=trusting, at=AT, memory=Memory())
+    assert (verified.simulated, verified.claims.tcb_status) == (True, "UpToDate")
+    with pytest.raises(ChainInvalid) as caught:
+        verify(quote, endorsements, anchors=TrustAnchors(), at=AT, memory=Memory())
+    assert caught.value.code == "simulated_evidence"
 
 
 def test_another_vendor_can_be_named() -> None:

@@ -21,6 +21,7 @@ from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.rats import Tee
 from attestable_mcp.simulator import options as o
 from attestable_mcp.simulator.intel import PcsAnswer, Vendor, well_known
+from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchors
 from attestable_mcp.wire.collateral import read_collateral_json, read_qe_identity, read_tcb_info
 from attestable_mcp.wire.intel import read_pck_extension, read_quote
 
@@ -52,6 +53,12 @@ def test_root_key_is_the_hash_of_a_published_sentence() -> None:
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert Vendor().root_spki_sha256 == hashlib.sha256(spki).hexdigest()
     assert x509.load_der_x509_certificate(Vendor().root_der).public_key() == key
+
+
+def test_the_verifier_knows_this_root_as_simulated() -> None:
+    assert SIMULATED_ROOT.spki_sha256 == Vendor().root_spki_sha256
+    assert SIMULATED_ROOT.simulated
+    assert SIMULATED_ROOT not in TrustAnchors().intel
 
 
 def test_every_root_says_simulated() -> None:
