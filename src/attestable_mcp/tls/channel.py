@@ -180,10 +180,6 @@ class Channel:
             pass
         return self.take()
 
-    def close_received(self) -> bool:
-        """Has the peer said close_notify?"""
-        return bool(self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
-
     def pending(self) -> int:
         """Plaintext bytes already decrypted."""
         return self._connection.pending()

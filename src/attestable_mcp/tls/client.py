@@ -97,7 +97,7 @@ def origin_of(url: str) -> Origin:
         origin = _origin(httpx2.URL(url))
     except (httpx2.InvalidURL, ValueError, TypeError) as error:
         raise ConfigurationError(f"server URL: wanted https://HOST[:PORT]/…, seen {url!r:.100}") from error
-    if origin.scheme != "https" or not origin.host:
+    if origin.scheme != "https" or not origin.host or not 0 < origin.port < 65536:
         raise ConfigurationError(
             f"server URL: wanted https://HOST[:PORT]/…, seen {url!r:.100}", hint="attestation rides on TLS: use https"
         )

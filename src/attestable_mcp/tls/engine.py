@@ -84,14 +84,11 @@ class TlsObject:
         return len(data)
 
     def unwrap(self) -> None:
-        """Say close_notify; raises `ssl.SSLWantReadError` until the peer has said it too."""
+        """Say close_notify. The peer's own is not waited for: in TLS 1.3 each side closes for itself (RFC 8446 6.1).
+
+        Waiting would hold a server's drain up until each idle client has read from its connection.
+        """
         self._outgoing.write(self.channel.close())
-        while not self.channel.close_received():
-            try:
-                if self.channel.read_all(_BULK) is None and not self._feed(_BULK):
-                    raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "close_notify pending")
-            except SSL.Error as error:
-                raise _ssl_error(error) from error
 
     def _feed(self, size: int) -> bool:
         """Hand over no more than one read of `size` can empty: uvloop stops reading once the BIO is empty."""

@@ -56,37 +56,71 @@ def _protocol() -> type[asyncio.Protocol]:
     return type("AttestedProtocol", (_Peer, base), {})
 
 
-class BodyLimit:
-    """Refuses requests whose body is longer than `most` bytes: 413 where it is announced, a disconnect otherwise."""
+class RequestLimits:
+    """Refuses requests whose headers or body are too long, in bytes: 431 and 413.
 
-    def __init__(self, app: App, most: int) -> None:
+    An application that is cut off in a body of unannounced length meets a disconnect. What the peer still sends is then
+    read up to `DISCARD` times the limit, so that it finds the refusal and no broken connection.
+    """
+
+    DISCARD = 4
+
+    def __init__(self, app: App, *, body: int, header: int = MAX_HEADER) -> None:
         self._app = app
-        self._most = most
+        self._most = body
+        self._header = header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif sum(len(name) + len(value) for name, value in scope["headers"]) > self._header:
+            await _status(send, 431)
         elif self._announced(scope) > self._most:
-            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
+            await _status(send, 413)
         else:
-            await self._app(scope, self._counting(receive), send)
+            metered = _Metered(receive, send, self._most)
+            await self._app(scope, metered.receive, metered.send)
+            if metered.seen > self._most and not metered.answered:
+                await metered.discard(self.DISCARD * self._most)
+                await _status(send, 413)
 
     @staticmethod
     def _announced(scope: Scope) -> int:
         value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         return int(value) if value.isdigit() else 0
 
-    def _counting(self, receive: Receive) -> Receive:
-        seen = 0
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if seen > self._most else message
+class _Metered:
+    """Counts the bytes of one request's body and sees whether it was answered."""
 
-        return counted
+    __slots__ = ("_more", "_most", "_receive", "_send", "answered", "seen")
+
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._most = most
+        self._more = True
+        self.seen = 0
+        self.answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.seen += len(message.get("body", b""))
+        self._more = bool(message.get("more_body", False))
+        return {"type": "http.disconnect"} if self.seen > self._most else message
+
+    async def send(self, message: Message) -> None:
+        self.answered = True
+        await self._send(message)
+
+    async def discard(self, most: int) -> None:
+        while self._more and self.seen <= most:
+            await self.receive()
+
+
+async def _status(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _Uvicorn(uvicorn.Server):
@@ -140,7 +174,7 @@ class Server:
         self._drain_seconds = drain_seconds
         self._lifespan: Literal["auto", "on", "off"] = lifespan
         self.challenge = AttestationMiddleware(
-            BodyLimit(app, max_body), attester, commitments=commitments, limits=limits
+            RequestLimits(app, body=max_body), attester, commitments=commitments, limits=limits
         )
         self._issued: Issued | None = None
         self._context: ServerContext | None = None

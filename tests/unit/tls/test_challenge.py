@@ -188,7 +188,11 @@ def test_c12_no_wished_for_report_data_is_ever_signed() -> None:
     assert wished not in attester.signed
 
 
-@pytest.mark.parametrize("body", [b"", b"\x00", b"\xa0", b"x" * 5000, Challenge().encode() + b"\x00"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x00", b"\xa0", b"x" * 5000, Challenge().encode() + b"\x00"],
+    ids=["empty", "number", "map", "long", "trailing"],
+)
 def test_challenges_out_of_form_are_refused_without_a_quote(body: bytes) -> None:
     attester = Recording()
     status, sent = _post(AttestationMiddleware(_inner, attester), body, _connection()[0])
