@@ -5,6 +5,7 @@ AttestationError                code, exit_code, hint
 ├── EvidenceError               the peer's bytes
 │   ├── MalformedEvidence       (field, offset)
 │   └── UnsupportedEvidence
+│       └── UnreadEvidence      a certificate whose only evidence is of a form that we do not read
 ├── VerificationError           proof failed; carries the findings made so far
 │   ├── SignatureInvalid
 │   ├── ChainInvalid
@@ -70,7 +71,13 @@ class MalformedEvidence(EvidenceError):
     code = "malformed_evidence"
 
     def __init__(
-        self, message: str, *, field: str = "", offset: int | None = None, code: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        field: str = "",
+        offset: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
     ) -> None:
         where = f" (field {field})" if field else ""
         at = f" at byte {offset}" if offset is not None else ""
@@ -83,6 +90,13 @@ class UnsupportedEvidence(EvidenceError):
     """Well-formed, but of a kind or version that we do not verify."""
 
     code = "unsupported_evidence"
+
+
+class UnreadEvidence(UnsupportedEvidence):
+    """A certificate speaks of attestation only in forms that are not read here: nothing was judged, nothing proven."""
+
+    code = "unsupported_certificate_evidence"
+    exit_code = EXIT_UNAVAILABLE
 
 
 class VerificationError(AttestationError):
@@ -133,7 +147,9 @@ class AppraisalRefused(AttestationError):
 
     code = "appraisal_refused"
 
-    def __init__(self, message: str, *, result: object = None, code: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, result: object = None, code: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.result = result
 

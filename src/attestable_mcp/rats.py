@@ -42,7 +42,7 @@ class EvidenceKind(StrEnum):
 class Outcome(StrEnum):
     """What one check came to."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - an outcome
     FAIL = "fail"
     SKIP = "skip"
 
@@ -95,7 +95,7 @@ class Evidence:
 
 
 class DocumentKind(StrEnum):
-    """What a signed document is for. Said by whoever hands it over: the verifier reads the document's own `id` as well."""
+    """What a signed document is for, as whoever hands it over says; the verifier reads its own `id` as well."""
 
     INTEL_TCB_INFO = "intel-tcb-info"
     INTEL_QE_IDENTITY = "intel-qe-identity"
@@ -105,7 +105,8 @@ class DocumentKind(StrEnum):
 class SignedDocument:
     """A signed JSON document of a vendor, still untrusted: Intel's TCB info or QE identity (`kind` is a DocumentKind).
 
-    `body` is the exact span that `signature` (r || s, 64 bytes for P-256) covers; `issuer_chain` is DER, leaf first as served.
+    `body` is the exact span that `signature` (r || s, 64 bytes for P-256) covers; `issuer_chain` is DER, leaf first
+    as served.
     """
 
     kind: str
@@ -141,7 +142,7 @@ def _union(first: tuple[_T, ...], second: tuple[_T, ...]) -> tuple[_T, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndorsementQuery:
-    """What a piece of evidence asks of an endorsement source. Parsed, not verified: a source must treat it as hostile text.
+    """What a piece of evidence asks of an endorsement source. Parsed, not verified: to a source it is hostile text.
 
     For Intel: `tee`, `fmspc` (12 lower-case hex digits) and `pck_ca` (`processor` or `platform`).
     """
@@ -184,8 +185,8 @@ class Verified:
     """
 
     __slots__ = (
-        "anchor", "anchor_name", "at", "claims", "evidence_digest", "findings", "not_proven", "signed_digest", "simulated",
-        "valid_until",
+        "anchor", "anchor_name", "at", "claims", "evidence_digest", "findings", "not_proven", "signed_digest",
+        "simulated", "valid_until",
     )  # fmt: skip
 
     def __init__(

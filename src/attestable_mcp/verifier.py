@@ -21,13 +21,14 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.endorse.pcs import PcsSource
 from attestable_mcp.errors import (
+    EXIT_UNAVAILABLE,
     AttestationError,
+    AttestationUnavailable,
     ChannelMismatch,
     ConfigurationError,
     EndorsementStale,
     EndorsementUnavailable,
     NotFresh,
-    UnsupportedEvidence,
     VerificationError,
 )
 from attestable_mcp.limits import LIMITS
@@ -256,7 +257,7 @@ class Verifier:
         return (_NO_CONNECTION,) if self.policy.trust.freshness == "certificate" else ()
 
     def _failed(self, error: AttestationError, at: datetime, digest: str) -> Appraisal:
-        unavailable = isinstance(error, EndorsementUnavailable)
+        unavailable = error.exit_code == EXIT_UNAVAILABLE
         found = error.findings if isinstance(error, VerificationError) else ()
         result = AttestationResult(
             verdict=Verdict.UNAVAILABLE if unavailable else Verdict.REFUSED,
@@ -285,11 +286,11 @@ def _bound_to_key(certificate: RatlsCertificate) -> None:
     """Every piece of evidence in the certificate must speak of its key, the ones that are not verified further too.
 
     Raises:
-        UnsupportedEvidence: there is none.
+        AttestationUnavailable: there is none.
         ChannelMismatch: one speaks of another key.
     """
     if not certificate.evidence:
-        raise UnsupportedEvidence(
+        raise AttestationUnavailable(
             "certificate: wanted evidence in an extension, seen none",
             hint="This is an ordinary certificate. Reach the server through its attested address.",
         )

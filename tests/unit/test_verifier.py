@@ -277,7 +277,6 @@ def test_a_stale_certificate_is_refused_before_anything_is_fetched(
             "channel_binding_mismatch",
         ),
         (lambda vendor: certificate(vendor, claimed=b"another key"), "channel_binding_mismatch"),
-        (lambda vendor: certificate(vendor, attested=False), "unsupported_evidence"),
         (lambda vendor: b"", "malformed_evidence"),
         (lambda vendor: certificate(vendor)[:-1], "malformed_evidence"),
         (lambda vendor: b"\x30" * 500, "malformed_evidence"),
@@ -294,6 +293,15 @@ def test_a_bad_certificate_is_a_refusal_and_fetches_nothing(
     if code != "malformed_evidence":  # readers have codes of their own for each way to be malformed
         assert appraisal.result.error is not None
         assert appraisal.result.error.code == code
+
+
+def test_an_ordinary_certificate_is_unavailable_and_fetches_nothing(vendor: Vendor) -> None:
+    source = Source(collateral(vendor))
+    result = Verifier(policy(), sources=[source]).appraise_certificate(certificate(vendor, attested=False), AT).result
+    assert result.verdict is Verdict.UNAVAILABLE
+    assert result.error is not None
+    assert result.error.code == "attestation_unavailable"
+    assert source.asked == []
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

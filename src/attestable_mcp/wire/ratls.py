@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from attestable_mcp.errors import UnsupportedEvidence
+from attestable_mcp.errors import UnreadEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.wire import cbor, der
@@ -186,10 +186,9 @@ def _refuse_foreign(leaf: X509Leaf) -> None:
     for extension in leaf.extensions:
         for arc, name in _FOREIGN.items():
             if extension.oid == arc or extension.oid.startswith(arc + "."):
-                raise UnsupportedEvidence(
+                raise UnreadEvidence(
                     f"certificate: extension {extension.oid} at byte {extension.offset} holds {name}, "
                     "which is not read from certificates",
-                    code="unsupported_certificate_evidence",
                     hint=f"Read are the extensions {OID_TAGGED_EVIDENCE}, {OID_GRAMINE_LEGACY} and {OID_SGX_SDK}.",
                 )
 

@@ -101,7 +101,9 @@ def test_a_prefix_says_where_it_ends() -> None:
     assert cbor.decode_prefix(bytes.fromhex("8201020aff")) == ([1, 2], 3)
 
 
-@pytest.mark.parametrize("value", [1.5, {1, 2}, (1,), {True: 1}, {None: 1}, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [1.5, {1, 2}, (1,), {True: 1}, {None: 1}, object()], ids=lambda value: type(value).__name__
+)
 def test_what_has_no_form_is_our_own_mistake(value: object) -> None:
     with pytest.raises(TypeError):
         cbor.encode(value)  # type: ignore[arg-type]
