@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
+from mcp import MCPError
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text
@@ -56,6 +57,10 @@ def call_tool(
 
     async def work() -> tuple[AttestationResult, dict[str, Any]]:
         async with _client(url, policy) as client:
+            with suppress(
+                MCPError
+            ):  # the SDK wants the tool's output schema; asking after the call could lose the answer
+                await client.list_tools()
             answer = await client.call_tool(tool, arguments)
             found.append((client.attestation, answer.model_dump(mode="json", by_alias=True, exclude_none=True)))
         return found[0]
@@ -94,8 +99,6 @@ def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationRes
 @asynccontextmanager
 async def _client(url: str, policy: Policy) -> AsyncIterator[Any]:
     """A client of the SDK whose own errors about the conversation are told as ours."""
-    from mcp import MCPError
-
     from attestable_mcp.mcp.client import attested_client
 
     try:

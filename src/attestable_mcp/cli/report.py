@@ -38,7 +38,14 @@ def page(terminal: Terminal, result: AttestationResult) -> Iterator[str]:
     yield from _not_proven(terminal, result)
     yield from _error(terminal, result)
     yield ""
-    yield f"{terminal.paint('strong', 'next')}  {text.NEXT_STEPS[str(result.verdict)]}"
+    yield f"{terminal.paint('strong', 'next')}  {_next(result)}"
+
+
+def _next(result: AttestationResult) -> str:
+    failed = any(finding.outcome is Outcome.FAIL for finding in result.findings)
+    if result.verdict is Verdict.REFUSED and not failed:
+        return text.NEXT_UNREAD
+    return text.NEXT_STEPS[str(result.verdict)]
 
 
 def headline(terminal: Terminal, result: AttestationResult) -> str:
@@ -64,7 +71,7 @@ def _facts(terminal: Terminal, result: AttestationResult) -> Iterator[str]:
 
 
 def _row(terminal: Terminal, name: str, value: object) -> str:
-    return f"  {terminal.paint('dim', f'{printable(name):<22}')}{_short(value)}"
+    return f"  {terminal.paint('dim', f'{printable(name):<28}')} {_short(value)}"
 
 
 def _short(value: object) -> str:

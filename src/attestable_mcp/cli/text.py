@@ -278,6 +278,7 @@ NEXT_STEPS = {
     "refused": "read each FAIL above; a changed server needs a new, reviewed policy",
     "unavailable": "try again, or give the missing pieces with --endorsements",
 }
+NEXT_UNREAD = "find out what answers there, or what the file is, before you try again"
 
 
 def ready(url: str, tee: str, spki: str) -> str:
