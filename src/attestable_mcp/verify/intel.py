@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from attestable_mcp.errors import (
@@ -63,6 +63,8 @@ QE_VENDOR_ID = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Intel's quoting enclaves, UUID 939A7233-F79C-4CA9-940A-0DB3957F0607."""
 TCB_SIGNER = "Intel SGX TCB Signing"
 _CAS = {"Platform CA": "platform", "Processor CA": "processor"}
+_INSTANT = timedelta(microseconds=1)
+"""A document holds up to and with its nextUpdate, as in Intel's library; a CRL up to its nextUpdate."""
 _PCS = "https://api.trustedservices.intel.com"
 
 _NOT_PROVEN = (
@@ -390,8 +392,8 @@ class _Gathered:
             wanted = f"a signature by {TCB_SIGNER}"
             self.trail.refuse(SignatureInvalid, f"{check}.signature", wanted=wanted, seen="none that holds")
         self.trail.passed(f"{check}.signature")
-        window = Window(start=document.issue_date, end=document.next_update)
-        span = f"{window.start:%Y-%m-%dT%H:%M:%SZ} to {window.end:%Y-%m-%dT%H:%M:%SZ}"
+        window = Window(start=document.issue_date, end=document.next_update + _INSTANT)
+        span = f"{document.issue_date:%Y-%m-%dT%H:%M:%SZ} to {document.next_update:%Y-%m-%dT%H:%M:%SZ}"
         if self.at not in window:
             wanted = f"a document in force at {self.at:%Y-%m-%dT%H:%M:%SZ}"
             self.trail.refuse(EndorsementStale, f"{check}.validity", wanted=wanted, seen=span)

@@ -58,13 +58,12 @@ def judge_tcb(pck: PckExtension, body: SgxReport | TdReport, tcb_info: TcbInfo, 
 
 def _judge_tdx(pck: PckExtension, body: TdReport, tcb_info: TcbInfo, qe: IsvLevel, trail: Trail) -> Standing:
     _demand_module(body, tcb_info, trail)
-    levels = _tdx_levels(pck, body.tee_tcb_svn, tcb_info, trail)
-    sgx = _find_level(pck, tcb_info, None)
-    _refuse_revoked(trail, sgx=sgx.status if sgx else UP_TO_DATE, qe=qe.status)
+    levels = (*_tdx_levels(pck, body.tee_tcb_svn, tcb_info, trail), qe)
     status = _converged(levels, trail)
     if body.tee_tcb_svn2 is not None and status in _OUTDATED:
-        status = _relaunch(status, _tdx_levels(pck, body.tee_tcb_svn2, tcb_info, Trail()), trail)
-    return _standing(trail, converge(status, qe.status), *levels, qe)
+        current = _tdx_levels(pck, body.tee_tcb_svn2, tcb_info, Trail())
+        status = _relaunch(status, (*current, qe), trail)
+    return _standing(trail, status, *levels)
 
 
 def _tdx_levels(
@@ -77,12 +76,13 @@ def _tdx_levels(
 
 
 def _converged(levels: tuple[TcbLevel, *tuple[IsvLevel, ...]], trail: Trail) -> str:
-    platform, *modules = levels
+    """The platform's status, worsened by those of the TDX module and the QE."""
+    platform, *others = levels
     status = platform.status
     _refuse_revoked(trail, platform=status)
-    for module in modules:
-        _refuse_revoked(trail, module=module.status)
-        status = converge(status, module.status)
+    for other in others:
+        _refuse_revoked(trail, module_or_QE=other.status)
+        status = converge(status, other.status)
     return status
 
 
@@ -107,7 +107,13 @@ def _standing(trail: Trail, status: str, platform: TcbLevel | IsvLevel, *others:
 def _refuse_revoked(trail: Trail, **statuses: str) -> None:
     for part, status in statuses.items():
         if status == REVOKED:
-            trail.refuse(Revoked, _STATUS_CHECK, wanted=f"a {part} that is not revoked", seen=REVOKED, hint=_NEVER)
+            trail.refuse(
+                Revoked,
+                _STATUS_CHECK,
+                wanted=f"a {part.replace('_', ' ')} that is not revoked",
+                seen=REVOKED,
+                hint=_NEVER,
+            )
 
 
 def converge(platform: str, other: str) -> str:
@@ -169,6 +175,7 @@ def judge_qe(report: SgxReport, identity: QeIdentity, trail: Trail) -> IsvLevel:
     compared = (
         ("MRSIGNER", identity.mrsigner, report.mrsigner),
         ("ISVPRODID", identity.isvprodid, report.isvprodid),
+        # As in Intel's library the mask is laid on the report alone: bits demanded outside it are never met.
         ("MISCSELECT", identity.miscselect, _masked(report.miscselect, identity.miscselect_mask)),
         ("attributes", identity.attributes, _masked(report.attributes, identity.attributes_mask)),
     )
