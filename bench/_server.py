@@ -59,13 +59,16 @@ def self_signed() -> ssl.SSLContext:
     return context
 
 
+SERVER = build()
+
+
 async def until_stdin_ends() -> None:
     await asyncio.to_thread(sys.stdin.buffer.read)
 
 
 async def unattested(mode: str) -> None:
     security = TransportSecuritySettings(allowed_hosts=["127.0.0.1:*"], allowed_origins=[])
-    app = build().streamable_http_app(json_response=True, transport_security=security)
+    app = SERVER.streamable_http_app(json_response=True, transport_security=security)
     tls = {"ssl_context_factory": lambda _config, _default: self_signed()} if mode == "tls" else {}
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, **tls))
     task = asyncio.create_task(server.serve())
@@ -81,7 +84,7 @@ async def unattested(mode: str) -> None:
 async def attested() -> None:
     from attestable_mcp import serve
 
-    async with serve(build(), listen="127.0.0.1:0", attester="simulated") as running:
+    async with serve(SERVER, listen="127.0.0.1:0", attester="simulated") as running:
         print(running.url, flush=True)
         await until_stdin_ends()
 
