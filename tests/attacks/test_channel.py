@@ -220,6 +220,19 @@ def test_c1_a_certificates_evidence_under_another_key_is_refused() -> None:
     assert host.seen == b""
 
 
+def test_c1_a_replayed_certificate_without_its_key_is_refused_by_name() -> None:
+    from attestable_mcp.cli.impostors import thief_of_certificate
+
+    async def run() -> AttestationError:
+        async with thief_of_certificate(_issued().certificate_der) as url:
+            return await asyncio.to_thread(_refusal, url)
+
+    error = asyncio.run(run())
+    assert isinstance(error, ConversationError)
+    assert error.code == "key_not_proven"
+    assert error.hint
+
+
 def test_c1_an_expired_certificate_is_refused_before_any_network_call() -> None:
     source = Counting()
     old = _issued(now=datetime.now(UTC) - timedelta(days=3))

@@ -115,7 +115,7 @@ def _impostors(
     origin = server.origin
     return [
         (text.DEMO_MODIFIED, "measurement_mismatch", _modified(folder / "modified")),
-        (text.DEMO_THIEF, "tls", thief_of_certificate(leaf.certificate_der)),
+        (text.DEMO_THIEF, "key_not_proven", thief_of_certificate(leaf.certificate_der)),
         (text.DEMO_RELAY, "channel_binding_mismatch", relay_with_key(leaf.certificate_der, leaf.key_pem, origin)),
         (text.DEMO_ROOT, "untrusted_root", _foreign_root(folder / "good", str(honest.claims["mrenclave"]))),
     ]

@@ -203,7 +203,7 @@ def fastmcp_client_factory(
 
 
 def told(error: Exception) -> AttestationError | None:
-    """What a reader wants of an exception group: the refusal in it, or that the server cannot be reached."""
+    """What a reader wants of an exception group: the refusal in it, or how the server broke the conversation."""
     leaves = _leaves(error)
     for leaf in leaves:
         if isinstance(leaf, AttestationError):
@@ -211,6 +211,11 @@ def told(error: Exception) -> AttestationError | None:
     for leaf in leaves:
         if isinstance(leaf, (httpx2.ConnectError, httpx2.ConnectTimeout)):
             return _unreachable(leaf)
+    for leaf in leaves:
+        if isinstance(leaf, httpx2.TimeoutException):
+            return _broken(leaf, "timeout", "did not answer in time")
+        if isinstance(leaf, (httpx2.NetworkError, httpx2.RemoteProtocolError)):
+            return _broken(leaf, "connection_closed", "ended the connection before its answer")
     return None
 
 
@@ -219,6 +224,16 @@ def _unreachable(error: httpx2.TransportError) -> ConversationError:
         f"server: cannot be reached: {error or type(error).__name__}",
         code="unreachable",
         hint="check the address, and that the server runs",
+    )
+    found.__cause__ = error
+    return found
+
+
+def _broken(error: httpx2.TransportError, code: str, what: str) -> ConversationError:
+    found = ConversationError(
+        f"server: {what}: {error or type(error).__name__}",
+        code=code,
+        hint="the server may be stopping or overloaded; try again, and look at its log",
     )
     found.__cause__ = error
     return found

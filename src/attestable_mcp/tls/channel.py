@@ -21,6 +21,8 @@ RECORD = 16384
 RECORD_OVERHEAD = 5 + 256
 """Header and greatest expansion of one record (RFC 8446 section 5.2)."""
 _SMALL_OVERHEAD = 64
+_KEY_REASONS = ("bad signature",)
+"""OpenSSL's words when the CertificateVerify message (RFC 8446 section 4.4.3) is not signed by the certificate's key."""
 _VERSION_REASONS = ("protocol version", "unsupported protocol", "no protocols available")
 
 
@@ -238,13 +240,23 @@ def reason(error: SSL.Error) -> str:
 
 
 def wrap(error: SSL.Error, what: str) -> ConversationError:
-    """The family's error for a failure of OpenSSL; code `tls_version` when the peer is older than TLS 1.3."""
+    """The family's error for a failure of OpenSSL.
+
+    Its code is `tls_version` when the peer is older than TLS 1.3, `key_not_proven` when it shows a certificate whose
+    key it does not hold, and `tls` otherwise.
+    """
     words = reason(error)
     if any(sign in words for sign in _VERSION_REASONS):
         return ConversationError(
             f"{what}: wanted TLS 1.3, the peer offers less ({words})",
             code="tls_version",
             hint="only TLS 1.3 carries the binding; no older version is accepted",
+        )
+    if any(sign in words for sign in _KEY_REASONS):
+        return ConversationError(
+            f"{what}: wanted a handshake signed by the certificate's key, seen one that is not ({words})",
+            code="key_not_proven",
+            hint="The peer shows a certificate whose key it does not hold. Treat it as hostile.",
         )
     return ConversationError(f"{what}: {words}", code="tls")
 

@@ -13,7 +13,7 @@ STEPS = [
     "verified",
     "verified",
     "measurement_mismatch",
-    "tls",
+    "key_not_proven",
     "channel_binding_mismatch",
     "untrusted_root",
     "simulated_evidence",
