@@ -47,12 +47,12 @@ from attestable_mcp.verify.trail import Trail
 from attestable_mcp.verify.x509 import (
     Certificate,
     Path,
+    Shelf,
     check_crls,
     crls_of,
     demand_window,
     point_key,
     read_crls,
-    read_pool,
     signature_holds,
     walk,
 )
@@ -122,8 +122,9 @@ def verify(
         raise TypeError("the verification time needs a timezone")
     trail = Trail()
     _check_quote(quote, trail)
-    pck = _prove_pck(quote, endorsements, anchors.intel, at, memory, trail)
-    collateral = _prove_collateral(quote, endorsements, pck, anchors.intel, at, memory, trail)
+    shelf = Shelf()
+    pck = _prove_pck(quote, endorsements, anchors.intel, at, memory, trail, shelf)
+    collateral = _prove_collateral(quote, endorsements, pck, anchors.intel, at, memory, trail, shelf)
     qe_level = judge_qe(quote.qe_report, collateral.qe_identity, trail)
     standing = judge_tcb(pck.extension, quote.body, collateral.tcb_info, qe_level, trail)
     return _mint(quote, pck, collateral, standing, at, trail)
@@ -136,11 +137,26 @@ def query(quote: IntelQuote, endorsements: Endorsements | None = None) -> Endors
         MalformedEvidence: the quote's PCK certificate cannot be read.
         EndorsementUnavailable: no PCK certificate in the quote (certification data type 3) nor in `endorsements`.
     """
-    leaf, pool = _find_pck(quote, endorsements or Endorsements(), Trail())
+    leaf, pool = _find_pck(quote, endorsements or Endorsements(), Trail(), Shelf())
     extension = read_pck_extension(leaf.sgx_extension or b"")
     issuer = next((c.common_name for c in pool if c.subject == leaf.issuer), "")
     parameters = {"fmspc": extension.fmspc.hex(), "pck_ca": _ca_name(issuer) or "platform"}
     return EndorsementQuery(tee=quote.tee, parameters=parameters)
+
+
+def describe(quote: IntelQuote) -> dict[str, ClaimValue]:
+    """Every field of the quote and of the PCK certificate in it, unverified, under the names of the claims.
+
+    Raises:
+        MalformedEvidence: the quote's PCK certificate has no readable SGX extension.
+    """
+    values = quote_fields(quote)
+    pool = Shelf().pool(quote.certificates)
+    leaf = next((certificate for certificate in pool if certificate.sgx_extension is not None), None)
+    if leaf is None or leaf.sgx_extension is None:
+        return values
+    issuer = next((c.common_name for c in pool if c.subject == leaf.issuer), "")
+    return values | _pck_fields(leaf, read_pck_extension(leaf.sgx_extension), _ca_name(issuer) or "unknown")
 
 
 # --- the quote itself -------------------------------------------------------------------------------------------------
@@ -179,7 +195,7 @@ def _check_quote(quote: IntelQuote, trail: Trail) -> None:
 
 def _prove_pck(
     quote: IntelQuote, endorsements: Endorsements, anchors: tuple[TrustAnchor, ...], at: datetime, memory: Memory,
-    trail: Trail,
+    trail: Trail, shelf: Shelf,
 ) -> Pck:  # fmt: skip
     key = ("pck", anchor_digest(anchors), hashlib.sha256(quote.certification_data).digest())
     known: Pck | None = memory.recall(key, at) if quote.certificates else None
@@ -187,10 +203,10 @@ def _prove_pck(
         _check_qe_signature(quote, known.certificate, trail)
         trail.extend(known.findings)
         return known
-    leaf, pool = _find_pck(quote, endorsements, trail)
+    leaf, pool = _find_pck(quote, endorsements, trail, shelf)
     _check_qe_signature(quote, leaf, trail)
     start = len(trail.findings)
-    pck = _walk_pck(leaf, pool, anchors, at, trail, start)
+    pck = _walk_pck(leaf, pool, anchors, at, trail, start, shelf)
     if quote.certificates:
         memory.remember(key, pck, pck.path.window)
     return pck
@@ -198,11 +214,11 @@ def _prove_pck(
 
 def _walk_pck(
     leaf: Certificate, pool: Sequence[Certificate], anchors: tuple[TrustAnchor, ...], at: datetime, trail: Trail,
-    start: int,
+    start: int, shelf: Shelf,
 ) -> Pck:  # fmt: skip
     check = "intel.pck.chain"
     extension = read_pck_extension(leaf.sgx_extension or b"")
-    path = walk(leaf, pool, anchors, at=at, trail=trail, check=check, demand_timely=False)
+    path = walk(leaf, pool, anchors, at=at, trail=trail, check=check, shelf=shelf, demand_timely=False)
     ca = _ca_name(path.certificates[1].common_name) if len(path.certificates) == 3 else None
     if ca is None:
         seen = " < ".join(f"{certificate.common_name!a}" for certificate in path.certificates)
@@ -216,14 +232,14 @@ def _ca_name(common_name: str) -> str | None:
 
 
 def _find_pck(
-    quote: IntelQuote, endorsements: Endorsements, trail: Trail
+    quote: IntelQuote, endorsements: Endorsements, trail: Trail, shelf: Shelf
 ) -> tuple[Certificate, tuple[Certificate, ...]]:
     """The PCK certificate, and every certificate at hand. It is known by its SGX extension; order says nothing."""
-    own = read_pool(quote.certificates)
+    own = shelf.pool(quote.certificates)
     others = endorsements.certificates + tuple(
         der for document in endorsements.documents for der in document.issuer_chain
     )
-    pool = own + read_pool(others)
+    pool = own + shelf.pool(others)
     leaves = [certificate for certificate in (own or pool) if certificate.sgx_extension is not None]
     if quote.certificates:
         if len(leaves) != 1:
@@ -253,29 +269,28 @@ def _check_qe_signature(quote: IntelQuote, pck: Certificate, trail: Trail) -> No
 
 def _prove_collateral(
     quote: IntelQuote, endorsements: Endorsements, pck: Pck, anchors: tuple[TrustAnchor, ...], at: datetime,
-    memory: Memory, trail: Trail,
+    memory: Memory, trail: Trail, shelf: Shelf,
 ) -> Collateral:  # fmt: skip
     key = ("collateral", anchor_digest(anchors), quote.tee, pck.certificate.der, endorsements_digest(endorsements))
     known: Collateral | None = memory.recall(key, at)
     if known is not None:
         trail.extend(known.findings)
         return known
-    collateral = _Gathered(quote.tee, endorsements, pck, anchors, at, trail).prove()
+    collateral = _Gathered(quote.tee, endorsements, pck, anchors, at, trail, shelf).prove()
     memory.remember(key, collateral, collateral.window)
     return collateral
 
 
 def endorsements_digest(endorsements: Endorsements) -> bytes:
     """SHA-256 over every byte of a bag of collateral, each piece framed by its length."""
-    digest = hashlib.sha256()
     parts: list[Sequence[bytes]] = [endorsements.certificates, endorsements.crls]
     parts += [(d.kind.encode(), d.body, d.signature, *d.issuer_chain) for d in endorsements.documents]
+    framed: list[bytes] = []
     for part in parts:
-        digest.update(b"%d;" % len(part))
+        framed.append(b"%d;" % len(part))
         for piece in part:
-            digest.update(b"%d:" % len(piece))
-            digest.update(piece)
-    return digest.digest()
+            framed += (b"%d:" % len(piece), piece)
+    return hashlib.sha256(b"".join(framed)).digest()
 
 
 class _Gathered:
@@ -289,12 +304,14 @@ class _Gathered:
         anchors: tuple[TrustAnchor, ...],
         at: datetime,
         trail: Trail,
+        shelf: Shelf,
     ) -> None:
         self.tee = tee
         self.pck = pck
         self.anchors = anchors
         self.at = at
         self.trail = trail
+        self.shelf = shelf
         self.certificates = endorsements.certificates
         self.documents = endorsements.documents
         crls = read_crls(endorsements.crls)
@@ -404,11 +421,12 @@ class _Gathered:
 
     def _prove_signer(self, signed: SignedDocument, check: str) -> Path:
         """The TCB signing certificate, issued by the very root of the PCK chain and by nobody below it."""
-        chain = read_pool(signed.issuer_chain)
-        pool = chain + read_pool(self.certificates) + self.pck.path.certificates
-        named = [c for c in pool if c.common_name == TCB_SIGNER]
-        named.sort(key=lambda c: not signature_holds(c.key, signed.signature, signed.body))
-        leaves = [c for c in chain if not c.is_ca] or list(chain) or named
+        chain = self.shelf.pool(signed.issuer_chain)
+        pool = chain + self.shelf.pool(self.certificates) + self.pck.path.certificates
+        leaves = [c for c in chain if not c.is_ca] or list(chain)
+        if not leaves:
+            leaves = [c for c in pool if c.common_name == TCB_SIGNER]
+            leaves.sort(key=lambda c: not signature_holds(c.key, signed.signature, signed.body))
         if not leaves:
             raise EndorsementUnavailable(
                 f"{check}: the certificate chain of the document's signer is missing",
@@ -420,7 +438,7 @@ class _Gathered:
                 ChainInvalid, check, wanted=f"{TCB_SIGNER}, without SGX extension", seen=f"{signer.common_name!a}",
                 code="wrong_signer",
             )  # fmt: skip
-        path = walk(signer, pool, self.anchors, at=self.at, trail=self.trail, check=check)
+        path = walk(signer, pool, self.anchors, at=self.at, trail=self.trail, check=check, shelf=self.shelf)
         if len(path.certificates) != 2 or path.root.spki_sha256 != self.pck.path.root.spki_sha256:
             wanted = "a signer issued by the root of the PCK chain"
             self.trail.refuse(ChainInvalid, check, wanted=wanted, seen=f"{path.certificates[-1].common_name!a}")
@@ -431,15 +449,15 @@ class _Gathered:
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
-def pck_fields(pck: Pck) -> dict[str, ClaimValue]:
+def _pck_fields(certificate: Certificate, extension: PckExtension, ca: str) -> dict[str, ClaimValue]:
     """What the PCK certificate says of the platform, under its names in claims."""
-    extension, handle = pck.extension, pck.certificate.handle
+    handle = certificate.handle
     values: dict[str, ClaimValue] = {
         "fmspc": extension.fmspc.hex(),
         "pck_cpusvn": extension.cpusvn.hex(),
         "pck_pcesvn": extension.pcesvn,
         "pck_pceid": extension.pce_id.hex(),
-        "pck_ca": pck.ca,
+        "pck_ca": ca,
         "pck_not_before": handle.not_valid_before_utc.isoformat(),
         "pck_not_after": handle.not_valid_after_utc.isoformat(),
         "ppid": extension.ppid.hex(),
@@ -458,7 +476,11 @@ def _mint(
     quote: IntelQuote, pck: Pck, collateral: Collateral, standing: Standing, at: datetime, trail: Trail
 ) -> Verified:
     number = collateral.tcb_info.evaluation_number
-    values = quote_fields(quote) | pck_fields(pck) | {"tcb_evaluation_data_number": number}
+    values = (
+        quote_fields(quote)
+        | _pck_fields(pck.certificate, pck.extension, pck.ca)
+        | {"tcb_evaluation_data_number": number}
+    )
     claims = Claims(
         tee=quote.tee, values=values, report_data=quote.report_data, debug=quote.debug, tcb_status=standing.status,
         advisories=standing.advisories, tcb_evaluation_data_number=number, tcb_date=standing.date,

@@ -21,13 +21,21 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
-from attestable_mcp.errors import ChainInvalid, EndorsementStale, EndorsementUnavailable, Revoked, SignatureInvalid
+from attestable_mcp.errors import (
+    ChainInvalid,
+    EndorsementStale,
+    EndorsementUnavailable,
+    MalformedEvidence,
+    Revoked,
+    SignatureInvalid,
+)
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchor
 from attestable_mcp.verify.memory import Window
 from attestable_mcp.verify.trail import Trail
+from attestable_mcp.wire import der as asn1
 from attestable_mcp.wire.intel import SGX_EXTENSION_OID
 
 _FOREIGN = (
@@ -35,9 +43,12 @@ _FOREIGN = (
     x509.UnsupportedGeneralNameType, x509.AttributeNotFound,
 )  # fmt: skip
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
-_UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 _SECOND = timedelta(seconds=1)
 _SGX_OID = x509.ObjectIdentifier(SGX_EXTENSION_OID)
+_ECDSA_SHA256_DER = asn1.encode_sequence(asn1.encode_oid(SignatureAlgorithmOID.ECDSA_WITH_SHA256.dotted_string))
+_SPKI_SIZE = 91
+"""Of a P-256 key with its point uncompressed."""
+_VERSION = 0xA0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +71,7 @@ class Certificate:
     may_sign_data: bool
     unknown_critical: str
     sgx_extension: bytes | None
+    algorithms_agree: bool = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,62 +97,113 @@ class Unreadable(ValueError):
     """A certificate or CRL that is not one, or not of Intel's profile. Never leaves this room."""
 
 
-def read_certificate(der: bytes) -> Certificate:
-    """Read one DER certificate.
+def read_certificate(der: bytes, names: dict[bytes, str] | None = None) -> Certificate:
+    """Read one DER certificate. `names` keeps the common names of DER names that were read before.
 
     Raises:
         Unreadable: not a certificate, or another key than P-256, or another signature than ECDSA with SHA-256.
     """
     try:
-        return _read_certificate(der)
-    except _FOREIGN as error:
+        return _read_certificate(der, {} if names is None else names)
+    except (MalformedEvidence, *_FOREIGN) as error:
         raise Unreadable(f"{type(error).__name__}: {str(error)[:160]}") from error
 
 
-def _read_certificate(der: bytes) -> Certificate:
+def _read_certificate(der: bytes, names: dict[bytes, str]) -> Certificate:
+    """`cryptography` reads it all, but names are compared as raw spans: its Name objects are slow to encode."""
     handle = x509.load_der_x509_certificate(der)
     key = handle.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Unreadable("the key is not on P-256")
     if handle.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
         raise Unreadable("the signature is not ECDSA with SHA-256")
-    constraints = usage = sgx = None
-    unknown = ""
-    for extension in handle.extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints):
-            constraints = value
-        elif isinstance(value, x509.KeyUsage):
-            usage = value
-        elif extension.oid == _SGX_OID and isinstance(value, x509.UnrecognizedExtension):
-            sgx = value.value
-        if extension.critical and extension.oid not in _UNDERSTOOD:
-            unknown = extension.oid.dotted_string
-    names = handle.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    algorithm, issuer, subject, spki = _spans(handle.tbs_certificate_bytes)
+    if len(spki) != _SPKI_SIZE:  # a compressed point: anchors name the key in its usual form
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if subject not in names:
+        names[subject] = _common_name(handle.subject)
+    if issuer not in names:
+        names[issuer] = _common_name(handle.issuer)
+    constraints, usage, sgx, unknown = _read_extensions(handle.extensions)
     return Certificate(
         der=der, handle=handle, key=key, spki_sha256=hashlib.sha256(spki).hexdigest(),
-        subject=handle.subject.public_bytes(), issuer=handle.issuer.public_bytes(),
-        common_name=str(names[0].value) if len(names) == 1 else "", serial=handle.serial_number,
+        subject=subject, issuer=issuer, common_name=names[subject], serial=handle.serial_number,
         window=Window(start=handle.not_valid_before_utc, end=handle.not_valid_after_utc + _SECOND),
         is_ca=constraints is not None and constraints.ca,
         path_length=constraints.path_length if constraints else None,
         may_sign_certificates=usage is not None and usage.key_cert_sign,
         may_sign_crls=usage is not None and usage.crl_sign,
         may_sign_data=usage is not None and usage.digital_signature,
-        unknown_critical=unknown, sgx_extension=sgx,
+        unknown_critical=unknown, sgx_extension=sgx, algorithms_agree=algorithm == _ECDSA_SHA256_DER,
     )  # fmt: skip
 
 
-def read_pool(certificates: Iterable[bytes]) -> tuple[Certificate, ...]:
-    """The readable certificates of an untrusted bag. One that cannot be read can prove nothing and is left out."""
-    found = []
-    for der in dict.fromkeys(certificates):
-        try:
-            found.append(read_certificate(der))
-        except Unreadable:
-            continue
-    return tuple(found)
+def _read_extensions(
+    extensions: x509.Extensions,
+) -> tuple[x509.BasicConstraints | None, x509.KeyUsage | None, bytes | None, str]:
+    """What is looked at, and the last critical extension that is not understood."""
+    constraints = usage = sgx = None
+    unknown = ""
+    for extension in extensions:
+        value = extension.value
+        kind = type(value)
+        if kind is x509.BasicConstraints:
+            constraints = value
+        elif kind is x509.KeyUsage:
+            usage = value
+        else:
+            if kind is x509.UnrecognizedExtension and extension.oid == _SGX_OID:
+                sgx = value.value
+            if extension.critical:
+                unknown = extension.oid.dotted_string
+    return constraints, usage, sgx, unknown
+
+
+def _spans(signed: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Algorithm, issuer, subject and SubjectPublicKeyInfo of a TBSCertificate (RFC 5280 §4.1)."""
+    _, at, _ = asn1.span(signed, 0)
+    if signed[at] == _VERSION:
+        _, _, at = asn1.span(signed, at)
+    ends = [asn1.span(signed, at)[2]]
+    for _ in range(5):
+        ends.append(asn1.span(signed, ends[-1])[2])
+    serial, algorithm, issuer, validity, subject, key = ends
+    return signed[serial:algorithm], signed[algorithm:issuer], signed[validity:subject], signed[subject:key]
+
+
+def _common_name(name: x509.Name) -> str:
+    """The one common name; empty if there is none, or more than one."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if len(found) == 1 else ""
+
+
+class Shelf:
+    """What one verification has read and checked of certificates, so that it does so once. Never outlives it."""
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, str] = {}
+        self._read: dict[bytes, Certificate | None] = {}
+        self._issued: dict[tuple[bytes, bytes], bool] = {}
+
+    def pool(self, certificates: Iterable[bytes]) -> tuple[Certificate, ...]:
+        """The readable certificates of an untrusted bag. One that cannot be read can prove nothing and is left out."""
+        found = (self._get(der) for der in dict.fromkeys(certificates))
+        return tuple(certificate for certificate in found if certificate is not None)
+
+    def _get(self, der: bytes) -> Certificate | None:
+        if der not in self._read:
+            try:
+                self._read[der] = read_certificate(der, self._names)
+            except Unreadable:
+                self._read[der] = None
+        return self._read[der]
+
+    def issued(self, certificate: Certificate, issuer: Certificate) -> bool:
+        """Did `issuer` sign `certificate`?"""
+        pair = certificate.der, issuer.der
+        if pair not in self._issued:
+            self._issued[pair] = _issued_by(certificate, issuer)
+        return self._issued[pair]
 
 
 def signature_holds(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes) -> bool:
@@ -163,8 +226,11 @@ def point_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
 
 
 def _issued_by(certificate: Certificate, issuer: Certificate) -> bool:
+    handle = certificate.handle
     try:
-        certificate.handle.verify_directly_issued_by(issuer.handle)
+        if not certificate.algorithms_agree or certificate.issuer != issuer.subject:
+            return False
+        issuer.key.verify(handle.signature, handle.tbs_certificate_bytes, _ECDSA_SHA256)
     except (InvalidSignature, *_FOREIGN):
         return False
     return True
@@ -178,6 +244,7 @@ def walk(
     at: datetime,
     trail: Trail,
     check: str,
+    shelf: Shelf,
     demand_timely: bool = True,
 ) -> Path:
     """Walk from `leaf` through `pool` to a certificate whose key one of `anchors` names.
@@ -192,7 +259,7 @@ def walk(
     path = [leaf]
     _demand_usable(leaf, 0, trail, check)
     while path[-1].spki_sha256 not in by_key:
-        issuer = _issuer(path, pool, by_key, at, trail, check)
+        issuer = _issuer(path, pool, by_key, at, trail, check, shelf)
         path.append(issuer)
         _demand_usable(issuer, len(path) - 1, trail, check)
     window = path[0].window
@@ -227,6 +294,7 @@ def _issuer(
     at: datetime,
     trail: Trail,
     check: str,
+    shelf: Shelf,
 ) -> Certificate:
     last = path[-1]
     if last.subject == last.issuer:
@@ -240,7 +308,7 @@ def _issuer(
             hint="Give the vendor's certificate chain, root included, as endorsements.",
         )
     named.sort(key=lambda c: (c.spki_sha256 not in by_key, at not in c.window))
-    issuer = next((candidate for candidate in named if _issued_by(last, candidate)), None)
+    issuer = next((candidate for candidate in named if shelf.issued(last, candidate)), None)
     if issuer is None:
         trail.refuse(
             ChainInvalid, check, wanted="a signature by the issuer that the certificate names",
@@ -283,22 +351,38 @@ def _demand_usable(certificate: Certificate, depth: int, trail: Trail, check: st
 # --- revocation -------------------------------------------------------------------------------------------------------
 
 
-def read_crls(crls: Iterable[bytes]) -> tuple[x509.CertificateRevocationList, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crl:
+    """A readable CRL and the DER of its issuer's name."""
+
+    handle: x509.CertificateRevocationList = field(repr=False)
+    issuer: bytes
+
+
+def read_crls(crls: Iterable[bytes]) -> tuple[Crl, ...]:
     """The readable CRLs of an untrusted bag."""
     found = []
     for der in dict.fromkeys(crls):
         try:
-            found.append(x509.load_der_x509_crl(der))
-        except _FOREIGN:
+            handle = x509.load_der_x509_crl(der)
+            found.append(Crl(handle=handle, issuer=_crl_issuer(handle.tbs_certlist_bytes)))
+        except (MalformedEvidence, *_FOREIGN):
             continue
     return tuple(found)
 
 
-def crls_of(
-    issuer_name: bytes, crls: Sequence[x509.CertificateRevocationList]
-) -> tuple[x509.CertificateRevocationList, ...]:
+def _crl_issuer(signed: bytes) -> bytes:
+    """The second SEQUENCE of a TBSCertList: version (an INTEGER) may stand first, the algorithm before the issuer."""
+    _, at, _ = asn1.span(signed, 0)
+    tag, _, end = asn1.span(signed, at)
+    if tag == asn1.INTEGER:
+        _, _, end = asn1.span(signed, end)
+    return signed[end : asn1.span(signed, end)[2]]
+
+
+def crls_of(issuer_name: bytes, crls: Sequence[Crl]) -> tuple[x509.CertificateRevocationList, ...]:
     """Those whose issuer has this name."""
-    return tuple(crl for crl in crls if crl.issuer.public_bytes() == issuer_name)
+    return tuple(crl.handle for crl in crls if crl.issuer == issuer_name)
 
 
 def check_crls(
