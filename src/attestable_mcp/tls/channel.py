@@ -22,7 +22,7 @@ RECORD_OVERHEAD = 5 + 256
 """Header and greatest expansion of one record (RFC 8446 section 5.2)."""
 _SMALL_OVERHEAD = 64
 _KEY_REASONS = ("bad signature",)
-"""OpenSSL's words when the CertificateVerify message (RFC 8446 section 4.4.3) is not signed by the certificate's key."""
+"""OpenSSL's words for a CertificateVerify (RFC 8446 section 4.4.3) that the certificate's key did not sign."""
 _VERSION_REASONS = ("protocol version", "unsupported protocol", "no protocols available")
 
 
