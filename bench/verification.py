@@ -15,7 +15,9 @@ from attestable_mcp.rats import Tee
 from attestable_mcp.simulator.intel import Vendor, evidence
 from attestable_mcp.verify import table as verify_table
 from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchors
-from attestable_mcp.verify.memory import Memory
+from attestable_mcp.verify.memory import Memory, anchor_digest
+from attestable_mcp.verify.x509 import point_key
+from attestable_mcp.wire.intel import read_short_chain
 from measure import interleaved, table
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -45,10 +47,17 @@ def subjects(tee: Tee) -> dict[str, object]:
     def ours(memory: Memory) -> object:
         return verify_table.verify(piece, endorsements, anchors=anchors, at=AT, memory=memory)
 
+    def cold() -> object:
+        """Nothing remembered: neither what was proven nor how pieces decode."""
+        read_short_chain.cache_clear()
+        point_key.cache_clear()
+        anchor_digest.cache_clear()
+        return ours(Memory())
+
     return {
         "floor": p256_floor(),
         "dcap-qvl": lambda: dcap_qvl.verify_with_root_ca(quote, collateral, root, seconds),
-        "cold": lambda: ours(Memory()),
+        "cold": cold,
         "warm": lambda: ours(warm),
     }
 

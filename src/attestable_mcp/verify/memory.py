@@ -11,6 +11,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -34,6 +35,7 @@ class Window:
         return Window(start=max(self.start, other.start), end=min(self.end, other.end))
 
 
+@lru_cache(maxsize=LIMITS.remembered)
 def anchor_digest(anchors: tuple[TrustAnchor, ...]) -> bytes:
     """SHA-256 over a set of anchors with all that a verdict takes from them, whatever their order."""
     lines = sorted(f"{a.spki_sha256} {a.simulated:d} {a.replaced:d} {a.name!a}" for a in anchors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from operator import ge
 from typing import NoReturn
 
 from attestable_mcp.errors import Revoked, VerificationError
@@ -128,7 +129,7 @@ def converge(platform: str, other: str) -> str:
 
 
 def _reaches(have: bytes, want: bytes, start: int = 0) -> bool:
-    return all(have[index] >= want[index] for index in range(start, len(want)))
+    return all(map(ge, have[start : len(want)], want[start:]))
 
 
 def _find_level(pck: PckExtension, tcb_info: TcbInfo, tee_tcb_svn: bytes | None) -> TcbLevel | None:
@@ -197,7 +198,8 @@ def _text(value: bytes | int) -> str:
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:
-    return bytes(one & other for one, other in zip(value, mask, strict=True))
+    """Both of one length: the readers hold each to its size."""
+    return (int.from_bytes(value, "big") & int.from_bytes(mask, "big")).to_bytes(len(value), "big")
 
 
 def _isv_level(levels: tuple[IsvLevel, ...], isvsvn: int) -> IsvLevel | None:

@@ -13,6 +13,7 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
@@ -41,6 +42,8 @@ _U32 = Struct("<I")
 _SGX_REPORT = Struct("<16s4s12s16s16s32s32s32s32s64sHHH42s16s64s")
 _TD_REPORT = Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
 _TD_REPORT_15_TAIL = Struct("<16s48s")
+_REMEMBERED_CHAIN = 16 * 1024
+"""Longest PEM chain in bytes of which the decoding is remembered: an Intel chain has less than 5000."""
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 
 
@@ -319,6 +322,24 @@ def read_pem_chain(data: bytes, *, field: str, offset: int = 0) -> tuple[bytes, 
     Raises:
         MalformedEvidence: no block, another text around the blocks, bad base64, more than `LIMITS.chain` blocks.
     """
+    if len(data) <= _REMEMBERED_CHAIN:
+        return read_short_chain(data, field, offset)
+    return _read_chain(data, field, offset)
+
+
+@lru_cache(maxsize=64)
+def read_short_chain(data: bytes, field: str, offset: int) -> tuple[bytes, ...]:
+    """`read_pem_chain`, remembered: every quote of a platform brings the same chain.
+
+    What is remembered is how it decodes, never that it holds.
+
+    Raises:
+        MalformedEvidence: as `read_pem_chain`.
+    """
+    return _read_chain(data, field, offset)
+
+
+def _read_chain(data: bytes, field: str, offset: int) -> tuple[bytes, ...]:
     found: list[bytes] = []
     position = 0
     for match in _PEM_CERTIFICATE.finditer(data):
