@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, Endorsements, SignedDocument, Tee
+from attestable_mcp.wire.document import STRICT_JSON, split_document
 from attestable_mcp.wire.intel import read_pem_chain
 
 COMPONENTS = 16
@@ -32,10 +33,8 @@ TCB_STATUSES = frozenset(
 )
 """The statuses that Intel's documents may name (PCS API v4). Relaunch statuses are computed, never served."""
 
-_MEMBERS = {DocumentKind.INTEL_TCB_INFO: "tcbInfo", DocumentKind.INTEL_QE_IDENTITY: "enclaveIdentity"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _ADVISORY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_BLANKS = " \t\r\n"
 _LEVELS = 256
 
 
@@ -117,7 +116,7 @@ def read_json(data: bytes, *, field: str) -> Any:
     """
     text = _text(data, field)
     try:
-        return _DECODER.decode(text)
+        return STRICT_JSON.decode(text)
     except (ValueError, RecursionError) as error:
         _bad_json(error, field)
 
@@ -131,20 +130,6 @@ def _text(data: bytes, field: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedEvidence("not UTF-8", field=field, offset=error.start) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _bad_json(error: Exception, field: str) -> NoReturn:
@@ -389,50 +374,8 @@ def read_signed_document(data: bytes, kind: DocumentKind, *, issuer_chain: tuple
     Raises:
         MalformedEvidence: not exactly these two members once each, or a signature of other than 64 bytes.
     """
-    field = _MEMBERS[kind]
-    text = _text(data, field)
-    try:
-        members = _top_members(text)
-    except (ValueError, RecursionError, StopIteration) as error:
-        _bad_json(error, field)
-    if set(members) != {field, "signature"}:
-        _bad(field, f"the members {field} and signature", ", ".join(sorted(members)))
-    body, document = members[field]
-    _object(document, field)
-    signature = _hex({"signature": members["signature"][1]}, "signature", field, 64)
-    return SignedDocument(kind=kind, body=body.encode(), signature=signature, issuer_chain=issuer_chain)
-
-
-def _top_members(text: str) -> dict[str, tuple[str, Any]]:
-    """The members of the outermost object with the text of each value."""
-    found: dict[str, tuple[str, Any]] = {}
-    position = _expect(text, _skip(text, 0), "{")
-    while True:
-        name, position = _DECODER.raw_decode(text, _skip(text, position))
-        start = _skip(text, _expect(text, _skip(text, position), ":"))
-        value, position = _DECODER.raw_decode(text, start)
-        if not isinstance(name, str) or name in found:
-            raise ValueError("a member name is no string, or stands twice")
-        found[name] = (text[start:position], value)
-        position = _skip(text, position)
-        if text[position : position + 1] != ",":
-            break
-        position += 1
-    if _skip(text, _expect(text, position, "}")) != len(text):
-        raise ValueError("text follows the object")
-    return found
-
-
-def _skip(text: str, position: int) -> int:
-    while position < len(text) and text[position] in _BLANKS:
-        position += 1
-    return position
-
-
-def _expect(text: str, position: int, character: str) -> int:
-    if text[position : position + 1] != character:
-        raise json.JSONDecodeError(f"wanted {character}", text, position)
-    return position + 1
+    body, signature = split_document(data, kind)
+    return SignedDocument(kind=kind, body=body, signature=signature, issuer_chain=issuer_chain)
 
 
 _CHAINS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain", "pck_certificate_chain")

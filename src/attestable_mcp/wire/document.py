@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any, NoReturn
 
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind
@@ -16,14 +17,28 @@ from attestable_mcp.wire.der import fail
 NAMES = {DocumentKind.INTEL_TCB_INFO: "tcbInfo", DocumentKind.INTEL_QE_IDENTITY: "enclaveIdentity"}
 _SIGNATURE = re.compile("[0-9a-fA-F]{128}")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+"""JSON in which no key stands twice and no number is NaN or Infinity. Raises ValueError (or RecursionError)."""
 
 
 def split_document(data: bytes, kind: DocumentKind, *, base: int = 0) -> tuple[bytes, bytes]:
     """The signed span and the signature (64 bytes, r || s) of an envelope that fills `data`, but for white space.
 
     Raises:
-        MalformedEvidence: Not exactly the two members, or not JSON at all.
+        MalformedEvidence: Not exactly the two members, once each, or not strict JSON down to the last level.
     """
     name = NAMES[kind]
     if len(data) > LIMITS.endorsement:
@@ -77,7 +92,7 @@ def _members(text: str, field: str, base: int) -> dict[str, str]:
 def _value(text: str, at: int, field: str, base: int) -> tuple[object, int, int]:
     start = _skip(text, at)
     try:
-        value, end = _DECODER.raw_decode(text, start)
+        value, end = STRICT_JSON.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
         position = error.pos if isinstance(error, json.JSONDecodeError) else start
         fail("document is not JSON", field, base + position, "bad_json")
