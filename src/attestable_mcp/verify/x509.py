@@ -302,6 +302,11 @@ def _issuer(
     if len(path) >= LIMITS.chain:
         trail.refuse(ChainInvalid, check, wanted=f"at most {LIMITS.chain} certificates", seen="more")
     named = [candidate for candidate in pool if candidate.subject == last.issuer and candidate not in path]
+    if not named and any(candidate.subject == candidate.issuer for candidate in pool):
+        trail.refuse(
+            ChainInvalid, check, wanted="a chain from the certificate to the root beside it", code="chain_broken",
+            seen=f"nobody who could have issued {last.common_name!a}",
+        )  # fmt: skip
     if not named:
         raise EndorsementUnavailable(
             f"{check}: no certificate at hand for the issuer of {last.common_name or 'a certificate'!a}",
