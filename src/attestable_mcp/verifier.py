@@ -213,9 +213,14 @@ class Verifier:
                 break
             try:
                 bag = source.fetch(query, deadline_seconds=left) + bag
-                return self._verify(evidence, bag, at)
             except EndorsementUnavailable as error:
                 tried.append(f"{source.name}: {error.message}")
+                continue
+            try:
+                return self._verify(evidence, bag, at)
+            except EndorsementUnavailable as error:
+                missing = error
+                tried.append(f"{source.name}: does not hold it")
         raise EndorsementUnavailable(
             "; ".join([missing.message, *tried]),
             code=missing.code,

@@ -96,11 +96,16 @@ def _header(data: bytes, at: int) -> int:
 
 
 def _from_text(data: bytes) -> Certificate | Evidence | None:
-    # After the binary forms: a quote carries the PEM of its certificates inside.
-    if is_pem(data) and not _is_json(data):
+    # A quote carries the PEM of its certificates inside; a damaged one must not pass for that PEM.
+    if is_pem(data) and not _is_json(data) and not _is_binary(data):
         return _from_pem(data)
     inner = _decode_text(data)
     return None if inner is None else _from_binary(inner)
+
+
+def _is_binary(data: bytes) -> bool:
+    """No text has NULs but at its end, where C programs leave one."""
+    return b"\0" in data.rstrip(b"\0")
 
 
 def _decode_text(data: bytes) -> bytes | None:
