@@ -34,6 +34,7 @@ SUMMARIES = {
     "pin": "write a policy that accepts exactly the server that answers now",
     "call": "call one tool of a verified server",
     "tools": "list the tools of a verified server",
+    "connect": "join a host that speaks stdio to a server that must prove itself",
     "demo": "see a server proven and impostors refused, on this machine",
     "completion": "print a completion script for a shell",
 }
@@ -59,6 +60,7 @@ HELP_TOOL = "the tool's name"
 HELP_ARGUMENTS = "name=value, where a value that parses as JSON is JSON, else a string; name:=json must be JSON"
 HELP_ARGS_JSON = "the whole argument object as JSON, in place of name=value"
 HELP_TIMEOUT = "seconds before a connection or an answer counts as stalled (default: %(default)s)"
+HELP_SILENCE = "seconds that an answer may be silent (default: %(default)s)"
 HELP_OUTPUT = "write the policy to this file, else to stdout"
 HELP_FORCE = "overwrite the file"
 HELP_TARGET = "module:object (an SDK server, FastMCP server or ASGI app), or the http URL of a local server"
@@ -117,6 +119,14 @@ If the tool itself reports an error, the exit code is 1.""",
 examples
   {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml
   {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --json | jq -r '.tools[].name'""",
+    "connect": f"""\
+examples
+  {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml
+  {PROGRAM} connect https://127.0.0.1:8443/mcp --genuine-only --danger-accept-simulated
+
+An MCP host (Claude Desktop, Cursor, VS Code, ...) starts this as the command of a stdio server.
+stdout carries MCP only; stderr says what was proven and why a server was refused, with --json as JSON.
+A refused server gets no byte of MCP. The host sees an error that names the check, and the next request tries again.""",
     "demo": """\
 Runs two MCP servers and a client on this machine with the simulated TEE, then impostors that must be refused.
 Nothing leaves the machine. Exits 0 only if every step went as it should.""",
@@ -343,6 +353,11 @@ def unreachable(url: str, reason: str) -> str:
 def no_certificate(url: str) -> str:
     """TLS without a certificate."""
     return f"{url} showed no certificate"
+
+
+def admitted(url: str, verdict: str, tee: str, simulated: bool) -> str:
+    """`connect` met its server."""
+    return f"{url}: {verdict} ({'SIMULATED ' if simulated else ''}{tee})"
 
 
 # demo

@@ -45,6 +45,8 @@ WRONG = [
     ("call", "https://host/", "tool", "a=1", "--args-json", "{}", "--genuine-only"),
     ("call", "https://host/", "tool", "--args-json", "[]", "--genuine-only"),
     ("tools", "https://host/"),
+    ("connect", "https://host/"),
+    ("connect", "http://host/", "--genuine-only"),
     ("pin", "http://host/"),
     ("serve",),
     ("serve", "x:y", "--", "cat"),

@@ -1,0 +1,88 @@
+"""`connect URL`: an MCP host on stdin and stdout, an attested server behind the URL."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.cli import text
+from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
+from attestable_mcp.cli.source import address
+from attestable_mcp.cli.terminal import Terminal, printable
+from attestable_mcp.cli.trust import policy_of
+
+_CLOSE_SECONDS = 0.3
+
+
+def configure(parser: Parser) -> None:
+    """`connect URL (--policy FILE | --genuine-only) [...]`."""
+    parser.add_argument("url", metavar="URL", help=text.HELP_URL)
+    add_trust(parser)
+    parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
+
+
+def run(arguments: Arguments, terminal: Terminal) -> int:
+    """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
+    url = address(arguments.url)
+    policy = policy_of(arguments, f"{text.PROGRAM} connect")
+    anyio.run(_connect, url, policy, arguments.timeout, terminal)
+    return 0
+
+
+async def _connect(url: str, policy: Policy, silence: float, terminal: Terminal) -> None:
+    from attestable_mcp.cli.serve import signals
+    from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
+    from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
+    from attestable_mcp.mcp.client import make_gate
+    from attestable_mcp.tls.client import attested_http_client
+
+    gate = make_gate(policy)
+    talk = Talk(terminal)
+    async with attested_http_client(policy, url=url, gate=gate) as http:
+        source, sink = Input(0), Output(take_stdout())
+        asked = anyio.Event()
+
+        async def write(line: bytes) -> None:
+            if gate.newest is not None:
+                result = gate.newest.result
+                talk.once(text.admitted(url, str(result.verdict), str(result.tee), result.simulated))
+            await sink.write(line)
+
+        async def until(event: anyio.Event) -> None:
+            await event.wait()
+            source.close()
+
+        bridge = Bridge(url, http, write=write, say=talk.warn, options=BridgeOptions(silence_seconds=silence))
+        with signals(asked):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(until, asked)
+                tasks.start_soon(until, sink.lost)
+                await bridge.run(source.lines())
+                tasks.cancel_scope.cancel()
+        await sink.aclose(_CLOSE_SECONDS)
+
+
+class Talk:
+    """Sentences for the host's log, on stderr. Nothing of what is passed on is in them."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._said = ""
+
+    def once(self, sentence: str) -> None:
+        """What holds until something else is said of the server."""
+        if sentence != self._said:
+            self._said = sentence
+            self._say("info", sentence)
+
+    def warn(self, sentence: str) -> None:
+        """What went wrong."""
+        self._say("warning", sentence)
+
+    def _say(self, level: str, sentence: str) -> None:
+        if self._terminal.json:
+            self._terminal.say(json.dumps({"level": level, "message": sentence}))
+        else:
+            self._terminal.say(f"{text.PROGRAM}: {printable(sentence)}")

@@ -1,0 +1,494 @@
+"""stdio on this side, attested streamable HTTP on the other, message by message; nothing of MCP is re-modelled.
+
+A message of the stateless era (it names its revision in `_meta`) becomes a POST of its own, and cancelling it closes
+that POST. The handshake era gets its session, its GET stream and a DELETE at the end; a session that the server has
+forgotten is opened again once, with the host's own `initialize`. Each request is answered once, whatever happens, save
+one of the stateless era that the host itself cancelled.
+Source: MCP 2025-11-25 and 2026-07-28, basic/transports and basic/utilities (cancellation).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import httpx2
+
+from attestable_mcp.errors import ConversationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp import bridge_headers, rpc
+from attestable_mcp.mcp.bridge_failure import Failure, failure_of, plain
+from attestable_mcp.mcp.bridge_session import Session
+from attestable_mcp.mcp.bridge_sse import EventReader
+
+_log = logging.getLogger(__name__)
+_HEADER_MISMATCH = -32020
+_TRIES = 5
+"""Reconnections in a row to a response stream that gives nothing new."""
+_NOTICE_SECONDS = 10.0
+"""How long a request waits for a notification that the host sent before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeOptions:
+    """Sizes in bytes, times in seconds."""
+
+    max_message: int = LIMITS.mcp_message
+    waiting: int = LIMITS.mcp_waiting
+    silence_seconds: float = 300.0
+    """How long an answer may be silent; event streams that the server keeps open have no such limit."""
+    drain_seconds: float = 3.5
+    """How long answers are waited for when the host has closed its side."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """A request of the host's that waits for its answer."""
+
+    message: rpc.Message
+    body: bytes
+    version: str | None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def id(self) -> rpc.Id:
+        found: rpc.Id = self.message["id"]
+        return found
+
+    @property
+    def method(self) -> str:
+        return str(self.message["method"])
+
+
+class Bridge:
+    """One host and one server. `write` takes one line for the host; `say` one sentence for its log."""
+
+    def __init__(
+        self,
+        url: str,
+        http: httpx2.AsyncClient,
+        *,
+        write: Callable[[bytes], Awaitable[None]],
+        say: Callable[[str], None],
+        options: BridgeOptions | None = None,
+    ) -> None:
+        self._url = url
+        self._http = http
+        self._write = write
+        self._say = say
+        self._options = options or BridgeOptions()
+        self._pending: dict[rpc.Id, _Call] = {}
+        self._catalogue = bridge_headers.Catalogue()
+        self._session = Session()
+        self._opened = _set()
+        self._told = _set()
+        self._idle = _set()
+
+    async def run(self, lines: AsyncIterator[bytes | None]) -> None:
+        """Until the host closes its side; then answers are waited for, and the session is ended."""
+        async with anyio.create_task_group() as tasks:
+            try:
+                async for line in lines:
+                    await self._take(line, tasks)
+                await self._drain()
+            finally:
+                tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._finish()
+
+    # --- from the host ---------------------------------------------------------------------------------------------
+
+    async def _take(self, line: bytes | None, tasks: anyio.abc.TaskGroup) -> None:
+        if line is None:
+            cap = self._options.max_message
+            await self._write(rpc.error(None, rpc.INVALID_REQUEST, f"wanted at most {cap} bytes a line"))
+            return
+        if not line.strip():
+            return
+        message = rpc.parse(line)
+        problem = "wanted JSON" if message is None else rpc.fault(message)
+        if problem:
+            request_id = message.get("id") if isinstance(message, dict) else None
+            code = rpc.PARSE_ERROR if message is None else rpc.INVALID_REQUEST
+            await self._write(rpc.error(request_id if rpc.is_id(request_id) else None, code, problem))
+        elif rpc.is_request(message):
+            await self._accept(message, rpc.one_line(line, message), tasks)
+        elif not self._cancelled(message):
+            before, self._told = self._told, anyio.Event()
+            tasks.start_soon(self._tell, message, rpc.one_line(line, message), before, self._told, tasks)
+
+    async def _accept(self, message: rpc.Message, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        call = _Call(message=message, body=body, version=bridge_headers.version_of(message))
+        if call.id in self._pending:
+            await self._write(rpc.error(call.id, rpc.INVALID_REQUEST, "this request id is already in flight"))
+            return
+        if len(self._pending) >= self._options.waiting:
+            text = f"wanted at most {self._options.waiting} requests in flight"
+            await self._write(rpc.error(call.id, rpc.INVALID_REQUEST, text))
+            return
+        self._pending[call.id] = call
+        self._idle = anyio.Event() if self._idle.is_set() else self._idle
+        opened, told = self._opened, self._told
+        if call.method == "initialize":
+            self._opened = anyio.Event()
+        tasks.start_soon(self._serve, call, (opened, told), self._opened, tasks)
+
+    def _cancelled(self, message: rpc.Message) -> bool:
+        """Was this a cancellation that closing a stream has carried out? In the handshake era it is sent on."""
+        if message.get("method") != "notifications/cancelled":
+            return False
+        request_id = rpc.params(message).get("requestId")
+        call = self._pending.get(request_id) if rpc.is_id(request_id) else None
+        if call is None:
+            return bridge_headers.version_of(message) is not None or self._session.version is None
+        if call.version is None:
+            return False
+        self._forget(call.id)
+        self._settle()
+        call.scope.cancel()
+        return True
+
+    # --- towards the server ----------------------------------------------------------------------------------------
+
+    async def _serve(
+        self, call: _Call, before: Iterable[anyio.Event], opened: anyio.Event, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        """Ask the server and see to it that the host has an answer, unless it has cancelled."""
+        try:
+            with call.scope:
+                await _wait(before)
+                await self._ask(call, tasks)
+        except Exception as error:  # noqa: BLE001 whatever happened, the host must have an answer
+            await self._fail(call, failure_of(error, self._url))
+        finally:
+            if call.method == "initialize":
+                opened.set()
+
+    async def _fail(self, call: _Call, failure: Failure) -> None:
+        if self._forget(call.id):
+            self._say(failure.message)
+            await self._write(failure.answer(call.id))
+            self._settle()
+
+    async def _ask(self, call: _Call, tasks: anyio.abc.TaskGroup) -> None:
+        if call.version is not None:
+            if not await self._post(call, self._catalogue.headers(call.message, call.version), retry_headers=True):
+                await self._learn(call)
+                await self._post(call, self._catalogue.headers(call.message, call.version))
+        elif call.method == "initialize":
+            await self._initialize(call)
+        else:
+            await self._in_session(call, tasks)
+        await self._unanswered(call)
+
+    async def _unanswered(self, call: _Call) -> None:
+        if call.id in self._pending:
+            text = "the server's answer ended before it held a response"
+            await self._fail(call, plain(text, self._url, code="no_response", hint="see the server's own log"))
+
+    async def _initialize(self, call: _Call) -> None:
+        self._session.close()
+        self._session = Session(opening=call.body)
+        await self._post(call, bridge_headers.legacy(None, None))
+
+    async def _in_session(self, call: _Call, tasks: anyio.abc.TaskGroup) -> None:
+        session = self._session
+        try:
+            await self._post(call, session.headers(), session=session)
+        except _SessionGone:
+            await self._revive(session, tasks)
+            await self._post(call, self._session.headers())
+
+    async def _post(
+        self, call: _Call, headers: dict[str, str], *, session: Session | None = None, retry_headers: bool = False
+    ) -> bool:
+        """One POST, its answer passed on. False when headers that we did not know were wanted: nothing happened then.
+
+        Raises: _SessionGone; what the HTTP client raises.
+        """
+        read = None if call.method == "subscriptions/listen" else self._options.silence_seconds
+        async with self._stream("POST", headers, body=call.body, read=read) as response:
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if session is not None and session.id is not None and response.status_code == 404:
+                raise _SessionGone
+            if response.status_code == 200 and kind == "text/event-stream":
+                await self._events(call, response)
+            elif kind == "application/json":
+                answer = await self._body(response)
+                if retry_headers and call.method == "tools/call" and _code(rpc.parse(answer)) == _HEADER_MISMATCH:
+                    return False
+                await self._one(call, answer, response)
+            else:
+                await self._fail(call, self._status(response))
+        return True
+
+    def _stream(
+        self, method: str, headers: dict[str, str], *, body: bytes | None = None, read: float | None = None
+    ) -> AbstractAsyncContextManager[httpx2.Response]:
+        timeout = httpx2.Timeout(30.0, read=read, pool=None)
+        return self._http.stream(method, self._url, content=body, headers=headers, timeout=timeout)
+
+    async def _body(self, response: httpx2.Response) -> bytes:
+        """A whole body. Raises: ConversationError (`flooded`)."""
+        found = bytearray()
+        async for chunk in response.aiter_bytes():
+            found += chunk
+            if len(found) > self._options.max_message:
+                cap = self._options.max_message
+                raise ConversationError(f"answer: wanted at most {cap} bytes, seen more", code="flooded")
+        return bytes(found)
+
+    async def _one(self, call: _Call, body: bytes, response: httpx2.Response) -> None:
+        """A JSON answer; an error that the server could not tie to the request is tied to it here."""
+        answer = rpc.parse(body)
+        for message in answer if isinstance(answer, list) else [answer]:
+            if rpc.fault(message) is not None:
+                continue
+            line = rpc.dump(message) if message is not answer else rpc.one_line(body, message)
+            if rpc.is_response(message) and message.get("id") is None:
+                message = message | {"id": call.id}
+                line = rpc.dump(message)
+            await self._down(message, line, call, response)
+        if call.id in self._pending and response.status_code != 200:
+            await self._fail(call, self._status(response))
+
+    def _status(self, response: httpx2.Response) -> Failure:
+        status = response.status_code
+        hints = {401: "it wants authorization", 403: "it forbids this", 404: "check the path of the URL"}
+        hint = hints.get(status, "see the server's own log")
+        location = response.headers.get("location")
+        if 300 <= status < 400 and location:
+            hint = "use the address that the server redirects to, if it is the intended one"
+        return plain(f"the server answered HTTP {status} without a response", self._url, code="http", hint=hint)
+
+    # --- from the server -------------------------------------------------------------------------------------------
+
+    async def _events(self, call: _Call, response: httpx2.Response) -> None:
+        """A response stream, reconnected to where the server asks for that (SEP-1699)."""
+        reader = EventReader(self._options.max_message)
+        if await self._read(reader, response, call) or call.version is not None or reader.last_id is None:
+            return
+        await response.aclose()
+        tries = 0
+        seen: str | None = reader.last_id
+        while tries < _TRIES and call.id in self._pending and reader.last_id is not None:
+            await anyio.sleep(1.0 if reader.retry_seconds is None else reader.retry_seconds)
+            again = EventReader(self._options.max_message)
+            again.last_id, again.retry_seconds = reader.last_id, reader.retry_seconds
+            reader = again
+            headers = self._session.headers() | {bridge_headers.LAST_EVENT: reader.last_id or ""}
+            async with self._stream("GET", headers, read=self._options.silence_seconds) as resumed:
+                if resumed.status_code != 200 or await self._read(reader, resumed, call):
+                    return
+            tries, seen = (tries + 1 if reader.last_id == seen else 0), reader.last_id
+
+    async def _read(self, reader: EventReader, response: httpx2.Response, call: _Call | None) -> bool:
+        """Pass on what a stream holds. True when it held the answer to the call; a broken stream is an ended one."""
+        try:
+            async for chunk in response.aiter_bytes():
+                for event in reader.feed(chunk):
+                    message = rpc.parse(event.data)
+                    if rpc.fault(message) is None:
+                        await self._down(message, rpc.one_line(event.data, message), call, response)
+                    if call is not None and call.id not in self._pending:
+                        return True
+        except httpx2.TransportError:
+            if call is None or call.version is not None or reader.last_id is None:
+                raise
+        return False
+
+    async def _down(self, message: rpc.Message, line: bytes, call: _Call | None, response: httpx2.Response) -> None:
+        """One message for the host. A response goes out once, and only for a request that waits."""
+        if not rpc.is_response(message):
+            await self._write(line)
+            return
+        request_id = message.get("id")
+        asked = self._forget(request_id) if rpc.is_id(request_id) else None
+        if asked is None:
+            _log.debug("a response that nobody waits for was dropped")
+            return
+        self._note(asked, message, response)
+        await self._write(line)
+        self._settle()
+
+    def _note(self, asked: _Call, message: rpc.Message, response: httpx2.Response) -> None:
+        """Learn from an answer what later headers need."""
+        result = message.get("result")
+        if asked.method == "tools/list":
+            self._catalogue.learn(result)
+        elif asked.method == "initialize" and asked.version is None and isinstance(result, dict):
+            self._session.open(response.headers.get(bridge_headers.SESSION), result)
+
+    def _forget(self, request_id: rpc.Id) -> _Call | None:
+        return self._pending.pop(request_id, None)
+
+    def _settle(self) -> None:
+        if not self._pending:
+            self._idle.set()
+
+    async def _learn(self, call: _Call) -> None:
+        """Ask for the tool list: the host has not, and the server wants headers that it describes."""
+        wanted = (rpc.PROTOCOL_VERSION, rpc.CLIENT_CAPABILITIES, rpc.CLIENT_INFO)
+        meta = {key: value for key, value in rpc.meta(call.message).items() if key in wanted}
+        cursor: str | None = None
+        for page in range(100):
+            params: rpc.Message = {"_meta": meta} | ({"cursor": cursor} if cursor else {})
+            message = {"jsonrpc": "2.0", "id": f"attestable-mcp-{page}", "method": "tools/list", "params": params}
+            result = await self._question(message, self._catalogue.headers(message, call.version or ""))
+            self._catalogue.learn(result)
+            cursor = result.get("nextCursor")
+            if not isinstance(cursor, str):
+                return
+
+    async def _question(self, message: rpc.Message, headers: dict[str, str]) -> rpc.Message:
+        """A request of our own: its result, empty where there is none. What else comes with it is passed on."""
+        async with self._stream("POST", headers, body=rpc.dump(message), read=30.0) as response:
+            result: object = None
+            async for answer in self._answers(response):
+                if rpc.is_response(answer):
+                    result = answer.get("result")
+                    break
+                await self._write(rpc.dump(answer))
+            if message["method"] == "initialize" and isinstance(result, dict):
+                self._session.open(response.headers.get(bridge_headers.SESSION), result)
+        return result if isinstance(result, dict) else {}
+
+    async def _answers(self, response: httpx2.Response) -> AsyncIterator[rpc.Message]:
+        if "text/event-stream" not in response.headers.get("content-type", ""):
+            answer = rpc.parse(await self._body(response))
+            if isinstance(answer, dict) and rpc.fault(answer) is None:
+                yield answer
+            return
+        reader = EventReader(self._options.max_message)
+        async for chunk in response.aiter_bytes():
+            for event in reader.feed(chunk):
+                answer = rpc.parse(event.data)
+                if isinstance(answer, dict) and rpc.fault(answer) is None:
+                    yield answer
+
+    # --- the handshake era's session -------------------------------------------------------------------------------
+
+    async def _tell(
+        self,
+        message: rpc.Message,
+        body: bytes,
+        before: anyio.Event,
+        done: anyio.Event,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        """A notification or a response of the host's, in its order."""
+        try:
+            if message.get("method") != "notifications/cancelled":
+                await _wait((before, self._opened) if "method" in message else (before,))
+            await self._send(message, body, tasks)
+        except Exception as error:  # noqa: BLE001 nobody waits for an answer; the log is where it can be told
+            self._say(failure_of(error, self._url).message)
+        finally:
+            done.set()
+
+    async def _send(self, message: rpc.Message, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        version = bridge_headers.version_of(message)
+        session = self._session
+        modern = version is not None and "method" in message
+        headers = self._catalogue.headers(message, version or "") if modern else session.headers()
+        async with self._stream("POST", headers, body=body, read=30.0) as response:
+            status = response.status_code
+        if message.get("method") == "notifications/initialized" and not modern and status < 300:
+            session.confirmed = body
+            self._listen(session, tasks)
+        elif status >= 400 and message.get("method") != "notifications/cancelled":
+            self._say(f"the server answered HTTP {status} to {message.get('method') or 'a response of the host'}")
+
+    async def _revive(self, dead: Session, tasks: anyio.abc.TaskGroup) -> None:
+        """Open a new session with the host's own handshake, once for all requests that met the dead one."""
+        async with dead.lock:
+            if self._session is not dead or dead.opening is None:
+                return
+            dead.close()
+            self._session = Session(opening=dead.opening, confirmed=dead.confirmed)
+            opening = rpc.parse(dead.opening) | {"id": "attestable-mcp-initialize"}
+            await self._question(opening, bridge_headers.legacy(None, None))
+            if self._session.version is None:
+                self._session = dead
+                raise ConversationError("the server forgot the session and opens no other", code="session_lost")
+            self._say("the server had forgotten the session; a new one was opened")
+            if dead.confirmed is not None:
+                async with self._stream("POST", self._session.headers(), body=dead.confirmed, read=30.0):
+                    pass
+                self._listen(self._session, tasks)
+
+    def _listen(self, session: Session, tasks: anyio.abc.TaskGroup) -> None:
+        if session.id is not None and not session.listening:
+            session.listening = True
+            tasks.start_soon(self._standing, session)
+
+    async def _standing(self, session: Session) -> None:
+        """The GET stream, reconnected as long as the session lives; a server may have none (405)."""
+        reader, failures = EventReader(self._options.max_message), 0
+        with session.scope:
+            while failures < 8:
+                try:
+                    headers = session.headers()
+                    if reader.last_id:
+                        headers[bridge_headers.LAST_EVENT] = reader.last_id
+                    async with self._stream("GET", headers) as response:
+                        if response.status_code != 200:
+                            break
+                        failures = 0
+                        await self._read(reader, response, None)
+                except Exception as error:  # noqa: BLE001 a lost stream of notices ends no bridge
+                    failures += 1
+                    if failures == 1:
+                        self._say(f"event stream: {failure_of(error, self._url).message}")
+                again = EventReader(self._options.max_message)
+                again.last_id, again.retry_seconds = reader.last_id, reader.retry_seconds
+                reader = again
+                await anyio.sleep(max(reader.retry_seconds or 1.0, min(2.0**failures, 30.0) if failures else 0.1))
+        session.listening = False
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Wait for answers; subscriptions have none to wait for."""
+        for call in list(self._pending.values()):
+            if call.method == "subscriptions/listen":
+                self._forget(call.id)
+        self._settle()
+        with anyio.move_on_after(self._options.drain_seconds):
+            await self._told.wait()
+            await self._idle.wait()
+
+    async def _finish(self) -> None:
+        for call in list(self._pending.values()):
+            await self._fail(call, plain("the host closed its side first", self._url, code="closing"))
+        session = self._session
+        session.close()
+        if session.id is not None:
+            with anyio.move_on_after(0.7), suppress(Exception):
+                async with self._stream("DELETE", session.headers()):
+                    pass
+
+
+class _SessionGone(Exception):
+    """HTTP 404 for a session: the server has not looked at the message."""
+
+
+def _code(answer: object) -> object:
+    found = answer.get("error") if isinstance(answer, dict) else None
+    return found.get("code") if isinstance(found, dict) else None
+
+
+def _set() -> anyio.Event:
+    event = anyio.Event()
+    event.set()
+    return event
+
+
+async def _wait(events: Iterable[anyio.Event]) -> None:
+    with anyio.move_on_after(_NOTICE_SECONDS):
+        for event in events:
+            await event.wait()

@@ -1,0 +1,96 @@
+"""What the host is told when a server is refused or cannot be reached: a JSON-RPC error that a person can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from attestable_mcp.errors import AppraisalRefused, AttestationError, ConversationError, VerificationError
+from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp.client import find_refusal
+from attestable_mcp.rats import AttestationResult, Finding, Outcome
+
+REFUSED = -32010
+"""JSON-RPC error code of a server that was not admitted; within the range left to implementations."""
+_CHECKS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a message had no answer of the server's."""
+
+    code: int
+    message: str
+    data: dict[str, Any]
+
+    def answer(self, request_id: rpc.Id | None) -> bytes:
+        """The JSON-RPC error for a request."""
+        return rpc.error(request_id, self.code, self.message, self.data)
+
+
+def failure_of(error: Exception, url: str) -> Failure:
+    """A refusal with its checks, or a connection that failed; never the content of a message."""
+    refusal = find_refusal(error)
+    if refusal is None and isinstance(error, (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL)):
+        refusal = _lost(error)
+    if refusal is None:
+        refusal = ConversationError(f"the bridge met a fault: {type(error).__name__}", code="internal")
+    return _told(refusal, url)
+
+
+def plain(message: str, url: str, *, code: str, hint: str = "") -> Failure:
+    """A failure that no exception stands for."""
+    return _told(ConversationError(message, code=code, hint=hint), url)
+
+
+def _lost(error: Exception) -> ConversationError:
+    reached = not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
+    slow = isinstance(error, httpx2.TimeoutException)
+    said = str(error) or type(error).__name__
+    if not reached:
+        return ConversationError(
+            f"the server cannot be reached: {said}",
+            code="unreachable",
+            hint="check the address, and that the server runs; the next request tries again",
+        )
+    return ConversationError(
+        f"the connection to the server {'stalled' if slow else 'broke'} before it answered: {said}",
+        code="stalled" if slow else "connection_lost",
+        hint="whether the request took effect is unknown; the next request opens a new connection",
+    )
+
+
+def _told(error: AttestationError, url: str) -> Failure:
+    data: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint, "url": url}
+    failed = _failed(error)
+    if failed:
+        data |= _shape(failed[0]) | {"checks": [_shape(finding) for finding in failed[:_CHECKS]]}
+    result = error.result if isinstance(error, AppraisalRefused) else None
+    if isinstance(result, AttestationResult):
+        data["verdict"] = str(result.verdict)
+    if isinstance(error, ConversationError):
+        return Failure(code=rpc.SERVER_ENDED, message=_sentence(error), data=data)
+    return Failure(code=REFUSED, message=f"attestation refused, nothing was sent: {_sentence(error)}", data=data)
+
+
+def _sentence(error: AttestationError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _failed(error: AttestationError) -> list[Finding]:
+    found: object = ()
+    if isinstance(error, AppraisalRefused) and isinstance(error.result, AttestationResult):
+        found = error.result.findings
+    elif isinstance(error, VerificationError):
+        found = error.findings
+    return [
+        finding
+        for finding in (found if isinstance(found, tuple) else ())
+        if isinstance(finding, Finding) and finding.outcome is Outcome.FAIL
+    ]
+
+
+def _shape(finding: Finding) -> dict[str, str]:
+    return {"check": finding.check, "wanted": finding.wanted, "seen": finding.seen, "reason": finding.reason}

@@ -1,0 +1,84 @@
+"""The HTTP headers that a message needs on its way to a streamable HTTP server, in both eras.
+
+Source: MCP 2026-07-28, basic/transports (standard headers, `Mcp-Param-*`); MCP 2025-11-25 (session id, version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.shared.inbound import (
+    MCP_METHOD_HEADER,
+    MCP_NAME_HEADER,
+    MCP_PROTOCOL_VERSION_HEADER,
+    NAME_BEARING_METHODS,
+    encode_header_value,
+    mcp_param_headers,
+    x_mcp_header_map,
+)
+
+from attestable_mcp.mcp import rpc
+
+SESSION = "mcp-session-id"
+LAST_EVENT = "last-event-id"
+_TOOLS = 10_000
+"""Tools whose annotations are remembered."""
+BASE = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+def version_of(message: rpc.Message) -> str | None:
+    """The stateless-era revision that a message names in its `_meta`, or None in the handshake era."""
+    found = rpc.meta(message).get(rpc.PROTOCOL_VERSION)
+    return found if isinstance(found, str) and found.isascii() and found.isprintable() else None
+
+
+class Catalogue:
+    """Which arguments of which tool are mirrored in headers, as learnt from `tools/list` answers."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, Mapping[tuple[str, ...], str]] = {}
+
+    def learn(self, result: object) -> None:
+        """Remember what a `tools/list` result says."""
+        tools = result.get("tools") if isinstance(result, dict) else None
+        for tool in tools if isinstance(tools, list) else ():
+            if isinstance(tool, dict) and isinstance(tool.get("name"), str):
+                self._remember(tool["name"], tool.get("inputSchema"))
+
+    def _remember(self, name: str, schema: object) -> None:
+        found = _header_map(schema)
+        self._maps.pop(name, None)
+        if found and len(self._maps) < _TOOLS:
+            self._maps[name] = found
+
+    def headers(self, message: rpc.Message, version: str) -> dict[str, str]:
+        """The headers of a stateless-era message."""
+        method, params = message["method"], rpc.params(message)
+        found = {**BASE, MCP_PROTOCOL_VERSION_HEADER: version, MCP_METHOD_HEADER: encode_header_value(method)}
+        key = NAME_BEARING_METHODS.get(method)
+        name = params.get(key) if key else None
+        if isinstance(name, str):
+            found[MCP_NAME_HEADER] = encode_header_value(name)
+            arguments = params.get("arguments")
+            if method == "tools/call" and name in self._maps and isinstance(arguments, dict):
+                found.update(mcp_param_headers(self._maps[name], arguments))
+        return found
+
+
+def _header_map(schema: object) -> Mapping[tuple[str, ...], str]:
+    try:
+        found: Mapping[tuple[str, ...], str] = x_mcp_header_map(schema)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}  # a schema that nobody can read mirrors nothing; the server will say if it wants more
+    return found
+
+
+def legacy(session: str | None, version: str | None) -> dict[str, str]:
+    """The headers of a handshake-era message."""
+    found: dict[str, Any] = dict(BASE)
+    if session is not None:
+        found[SESSION] = session
+    if version is not None:
+        found[MCP_PROTOCOL_VERSION_HEADER] = version
+    return found
