@@ -159,7 +159,7 @@ def _run(work: Callable[[], Awaitable[_T]], url: str, timeout: float) -> _T:
 
 def _unreachable(url: str, error: Exception) -> AttestationUnavailable:
     return AttestationUnavailable(
-        text.unreachable(url, getattr(error, "strerror", None) or str(error)),
+        text.unreachable(url, getattr(error, "strerror", None) or str(error) or "no TLS handshake came about"),
         code="unreachable",
         hint=text.UNREACHABLE_HINT,
     )

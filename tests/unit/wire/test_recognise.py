@@ -85,3 +85,9 @@ def test_every_start_of_a_quote_is_a_quote_or_refused() -> None:
             assert end < 48
         else:
             assert isinstance(found, Evidence)
+
+
+def test_a_damaged_quote_is_not_taken_for_the_pem_inside_it() -> None:
+    with pytest.raises(UnsupportedEvidence) as caught:
+        recognise(bytes((2, 0, 2, 0)) + BODY)
+    assert caught.value.code == "unrecognised_source"
