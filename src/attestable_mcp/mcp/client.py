@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import anyio
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -71,6 +72,9 @@ def attested_client(
     return AttestedClient(url, http, chosen, **options)
 
 
+_LATE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
 class AttestedClient(Client):
     """`mcp.Client` that knows what was proven of its server."""
 
@@ -111,6 +115,8 @@ class AttestedClient(Client):
         except Exception as error:
             if exc_val is not None and exc_val in _leaves(error):
                 return  # the block's own exception goes on as it was, without the groups it came through
+            if exc_val is None and all(isinstance(leaf, _LATE) for leaf in _leaves(error)):
+                return  # an answer to a cancelled call that came while the SDK closed its streams
             reason = told(error)
             if reason is None:
                 raise
@@ -137,8 +143,7 @@ def make_gate(
     chosen = read_policy(policy)
     if danger_accept_simulated:
         chosen = chosen.with_overrides(simulated=True)
-    judge = verifier or Verifier(chosen, sources=None if sources is None else tuple(sources))
-    return Gate(chosen, verifier=judge)
+    return Gate(chosen, sources=None if sources is None else tuple(sources), verifier=verifier)
 
 
 def read_policy(policy: Policy | Path | str) -> Policy:
