@@ -14,6 +14,8 @@ from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import policy_of
 
 _CLOSE_SECONDS = 0.3
+_LEAVE_SECONDS = 4.6
+"""How long after a signal the bridge may still be busy, whatever holds it."""
 
 
 def configure(parser: Parser) -> None:
@@ -53,6 +55,8 @@ async def _connect(url: str, policy: Policy, silence: float, terminal: Terminal)
         async def until(event: anyio.Event) -> None:
             await event.wait()
             source.close()
+            await anyio.sleep(_LEAVE_SECONDS)
+            tasks.cancel_scope.cancel()
 
         bridge = Bridge(url, http, write=write, say=talk.warn, options=BridgeOptions(silence_seconds=silence))
         with signals(asked):

@@ -463,8 +463,9 @@ class Bridge:
             await self._idle.wait()
 
     async def _finish(self) -> None:
-        for call in list(self._pending.values()):
-            await self._fail(call, plain("the host closed its side first", self._url, code="closing"))
+        with anyio.move_on_after(0.5):  # a host that does not read cannot hold us
+            for call in list(self._pending.values()):
+                await self._fail(call, plain("the host closed its side first", self._url, code="closing"))
         session = self._session
         session.close()
         if session.id is not None:
