@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestable_mcp.wire import der
 
@@ -46,7 +48,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def make_certificate() -> Callable[..., bytes]:
-    """A builder of DER certificates out of parts that may be wrong; its signature is no signature."""
+    """A builder of DER certificates out of parts that may be wrong; it signs only where it gets a `key`."""
     return _make_certificate
 
 
@@ -67,6 +69,7 @@ def _make_certificate(
     version: bytes = b"\xa0\x03\x02\x01\x02",
     validity: bytes = b"\x17\x0d260101000000Z\x17\x0d270101000000Z",
     tail: bytes = b"",
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> bytes:
     """`extensions` are (OID, value) or (OID, value, the bytes of its critical flag)."""
     name = der.encode_sequence(
@@ -80,4 +83,5 @@ def _make_certificate(
     inner = algorithm if inner_algorithm is None else inner_algorithm
     times = der.encode_sequence(validity)
     tbs = der.encode_sequence(version, serial, inner, name, times, name, spki, wrapped, tail)
-    return der.encode_sequence(tbs, algorithm, der.encode(der.BIT_STRING, b"\0" + b"\x5a" * 70))
+    signature = b"\x5a" * 70 if key is None else key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return der.encode_sequence(tbs, algorithm, der.encode(der.BIT_STRING, b"\0" + signature))

@@ -29,6 +29,7 @@ from attestable_mcp.errors import (
     EndorsementStale,
     EndorsementUnavailable,
     NotFresh,
+    SignatureInvalid,
     VerificationError,
 )
 from attestable_mcp.limits import LIMITS
@@ -45,6 +46,7 @@ from attestable_mcp.rats import (
 from attestable_mcp.verify import table
 from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, SIMULATED_ROOT, TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
+from attestable_mcp.verify.signature import certificate_holds
 from attestable_mcp.wire import ratls
 from attestable_mcp.wire.intel import read_quote
 from attestable_mcp.wire.pem import pem_to_der
@@ -165,6 +167,7 @@ class Verifier:
             certificate = ratls.read(der)
             self._in_time(certificate.leaf, at)
             _bound_to_key(certificate)
+            _signed_by_itself(certificate.leaf)
             evidence = certificate.evidence[0].evidence
             digest = evidence.digest
             verified = self._prove(evidence, certificate.endorsements, at)
@@ -301,6 +304,31 @@ def _bound_to_key(certificate: RatlsCertificate) -> None:
         )
     for piece in certificate.evidence:
         _tied(piece)
+
+
+def _signed_by_itself(leaf: X509Leaf) -> None:
+    """A self-issued certificate must hold under its own key, so that no byte of it can be changed by others.
+
+    One that names another issuer is left alone: that issuer is nobody whom attestation knows.
+
+    Raises:
+        SignatureInvalid: it does not hold.
+    """
+    if leaf.issuer != leaf.subject:
+        return
+    if not certificate_holds(leaf.signature_algorithm, leaf.spki, leaf.signature, leaf.tbs):
+        finding = Finding(
+            check="certificate.signature",
+            outcome=Outcome.FAIL,
+            wanted="a signature by its own key",
+            seen="none that holds",
+            code="signature_invalid",
+        )
+        raise SignatureInvalid(
+            "certificate: wanted a signature by its own key, seen none that holds",
+            findings=(finding,),
+            hint="It was altered. Fetch it anew; if it comes so again, treat the peer as hostile.",
+        )
 
 
 def _tied(piece: CertificateEvidence) -> None:

@@ -23,7 +23,8 @@ def normal(text: str, folder: Path) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{32,}\b", lambda match: f"HEX{len(match[0])}", text)
     text = re.sub(r"^attestable-mcp \d+\.\d+\.\d+\S*$", "attestable-mcp VERSION", text, flags=re.M)
-    text = re.sub(r"\(\d+ characters\)", "(N characters)", text)  # of a text that names a folder
+    # Where a long value is cut depends on the folders that it names.
+    text = re.sub(r"^(.{80}).*\.\.\. \(\d+ characters\)$", r"\1 (CUT)", text, flags=re.M)
     return re.sub(r"[ \t]+$", "", text, flags=re.M)
 
 
