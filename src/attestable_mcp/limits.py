@@ -33,6 +33,8 @@ class Limits:
     connect_seconds: float = 10.0
     challenge_seconds: float = 10.0
     endorsement_seconds: float = 10.0
+    throttled_endorsement_seconds: float = 60.0
+    """As above, for a service that makes one wait for one's turn (AMD's gives one certificate in ten seconds)."""
     binding_max_age: float = 600.0
     certificate_max_age: float = 86400.0
     """Greatest age of a certificate where a policy asks for certificate freshness only."""

@@ -8,24 +8,20 @@ hex, where Intel names a file on another host. Nothing here is believed: pieces 
 from __future__ import annotations
 
 import json
-import queue
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Literal
+from urllib.parse import unquote
 
-import anyio
-import httpx2
 import platformdirs
 from cryptography import x509
 
 from attestable_mcp.endorse.cache import Answer, DiskCache
+from attestable_mcp.endorse.http import Wanted, checked_base, get_all, unavailable
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
@@ -34,8 +30,6 @@ from attestable_mcp.wire.pem import pem_to_der
 
 INTEL_PCS = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
-
-_RETRY = "Try again later, name another source in [trust] endorsements, or have the server staple its collateral."
 
 PieceKind = Literal["tcb-info", "qe-identity", "pck-crl", "root-crl"]
 _HEADERS: dict[PieceKind, str] = {
@@ -79,7 +73,7 @@ class PcsSource:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.base_url = _checked(base_url)
+        self.base_url = checked_base(base_url, "collateral service", "https://pccs.example:8081")
         if update not in ("standard", "early"):
             raise ConfigurationError(f"update: wanted standard or early, seen {update!r}")
         self.update = update
@@ -113,9 +107,9 @@ class PcsSource:
         """The addresses to ask. The query comes out of unproven evidence: nothing of it enters a URL unchecked."""
         fmspc, ca = query.parameters.get("fmspc", ""), query.parameters.get("pck_ca", "")
         if not re.fullmatch(r"[0-9a-f]{12}", fmspc):
-            raise _unavailable(self.base_url, f"fmspc: wanted 12 lower-case hex digits, seen {fmspc[:40]!r}")
+            raise unavailable(self.base_url, f"fmspc: wanted 12 lower-case hex digits, seen {fmspc[:40]!r}")
         if ca not in ("processor", "platform"):
-            raise _unavailable(self.base_url, f"pck_ca: wanted processor or platform, seen {ca[:40]!r}")
+            raise unavailable(self.base_url, f"pck_ca: wanted processor or platform, seen {ca[:40]!r}")
         tee = f"{self.base_url}/{query.tee}/certification/v4"
         sgx = f"{self.base_url}/sgx/certification/v4"
         early = "&update=early" if self.update == "early" else ""
@@ -139,113 +133,13 @@ class PcsSource:
             return None
 
     def _fetch(self, pieces: list[_Piece], seconds: float) -> dict[PieceKind, Answer]:
-        """Fetch all pieces at once, in a thread with a loop of its own: so the deadline holds even where a peer drips
-        its headers or name resolution hangs, and callers inside a running loop are welcome."""
-        done: queue.SimpleQueue[dict[PieceKind, Answer] | BaseException] = queue.SimpleQueue()
-        work = partial(_fetch_all, pieces, seconds)
-        threading.Thread(target=_run, args=(work, done), name="collateral", daemon=True).start()
-        try:
-            outcome = done.get(timeout=seconds + 0.5)
-        except queue.Empty:
-            outcome = _unavailable(self.base_url, f"no whole answer within {seconds:.1f} seconds")
-        if isinstance(outcome, BaseException):
-            raise outcome
+        wanted = [Wanted(url=piece.url, check=partial(_expiry, piece)) for piece in pieces]
+        found = get_all(wanted, seconds, headers=_HEADERS.values())
+        outcome = {piece.kind: found[piece.url] for piece in pieces}
         for piece in pieces:
             ends = min(_expiry(piece, outcome[piece.kind]), self._now() + LONGEST_KEPT)
             self.cache.put(piece.url, outcome[piece.kind], ends)
         return outcome
-
-
-def _checked(url: str) -> str:
-    """The base address without a trailing slash."""
-    try:
-        parts = urlsplit(url)
-        odd = parts.query or parts.fragment or parts.username or parts.password or not parts.hostname
-        _ = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"collateral service {url!r}: {error}") from error
-    if parts.scheme not in ("https", "http") or odd or not url.isprintable() or " " in url:
-        raise ConfigurationError(
-            f"collateral service: wanted an address such as https://pccs.example:8081, seen {url!r}",
-            hint="Give scheme, host, port and path only, up to before /sgx/certification.",
-        )
-    return url.rstrip("/")
-
-
-def _unavailable(where: str, what: str, hint: str = _RETRY) -> EndorsementUnavailable:
-    return EndorsementUnavailable(f"collateral from {where}: {what}", hint=hint)
-
-
-def _run(work: Callable[[], Any], done: queue.SimpleQueue[dict[PieceKind, Answer] | BaseException]) -> None:
-    try:
-        done.put(anyio.run(work, backend="asyncio"))
-    except BaseException as error:  # noqa: BLE001 - carried to the caller's thread and raised there
-        done.put(error)
-
-
-async def _fetch_all(pieces: list[_Piece], seconds: float) -> dict[PieceKind, Answer]:
-    """Every piece, or the first trouble met."""
-    answers: dict[PieceKind, Answer] = {}
-    troubles: list[EndorsementUnavailable] = []
-
-    async def one(client: httpx2.AsyncClient, piece: _Piece) -> None:
-        try:
-            answer = await _get(client, piece.url)
-            _expiry(piece, answer)  # an answer that cannot be read is no answer, and is not stored
-            answers[piece.kind] = answer
-        except EndorsementUnavailable as error:
-            troubles.append(error)
-            tasks.cancel_scope.cancel()
-
-    timeout = httpx2.Timeout(seconds, connect=min(seconds, LIMITS.connect_seconds))
-    headers = {"Accept-Encoding": "identity", "User-Agent": "attestable-mcp"}
-    with anyio.move_on_after(seconds):
-        async with httpx2.AsyncClient(timeout=timeout, headers=headers, follow_redirects=False) as client:
-            async with anyio.create_task_group() as tasks:
-                for piece in pieces:
-                    tasks.start_soon(one, client, piece)
-    if troubles:
-        raise troubles[0]
-    late = [piece.url for piece in pieces if piece.kind not in answers]
-    if late:
-        raise _unavailable(late[0], f"no whole answer within {seconds:.1f} seconds")
-    return answers
-
-
-async def _get(client: httpx2.AsyncClient, url: str) -> Answer:
-    """One answer, capped while it streams. Raises: EndorsementUnavailable."""
-    try:
-        async with client.stream("GET", url) as response:
-            _check_head(url, response)
-            body = bytearray()
-            async for chunk in response.aiter_raw(64 * 1024):
-                body += chunk
-                if len(body) > LIMITS.endorsement:
-                    raise _unavailable(url, f"wanted at most {LIMITS.endorsement} bytes, seen more")
-            headers = {name: response.headers[name] for name in _HEADERS.values() if name in response.headers}
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-        raise _unavailable(url, f"{type(error).__name__} {error}".strip()) from error
-    except (OSError, ValueError) as error:  # TLS settings and proxies named by the environment
-        raise _unavailable(url, f"{type(error).__name__} {error}".strip()) from error
-    return Answer(body=bytes(body), headers=MappingProxyType(headers))
-
-
-def _check_head(url: str, response: httpx2.Response) -> None:
-    status = response.status_code
-    if status == 404:
-        raise _unavailable(url, "status 404: the service knows no such platform", "Check that the platform is a "
-                           "production one that Intel (or your PCCS) holds collateral for.")  # fmt: skip
-    if status == 429:
-        after = response.headers.get("retry-after", "")
-        wait = f", asks to wait {after} seconds" if after.isascii() and after.isdigit() else ""
-        raise _unavailable(url, f"status 429: too many requests{wait}")
-    if 300 <= status < 400:
-        raise _unavailable(url, f"status {status}: redirects are not followed", "Name the final address as the source.")
-    if status != 200:
-        raise _unavailable(url, f"wanted status 200, seen {status}")
-    coding = response.headers.get("content-encoding", "identity")
-    if coding.lower() != "identity":
-        raise _unavailable(url, f"wanted a plain body, seen content encoding {coding[:40]!r}")
 
 
 # --- taking answers apart ---------------------------------------------------------------------------------------------
@@ -267,13 +161,13 @@ def _next_update(piece: _Piece, answer: Answer) -> datetime:
             found = datetime.fromisoformat(str(json.loads(body).get("nextUpdate")))
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
         except (ValueError, OverflowError, RecursionError) as error:
-            raise _unavailable(piece.url, "no readable nextUpdate in the answer") from error
+            raise unavailable(piece.url, "no readable nextUpdate in the answer") from error
     try:
         limit = x509.load_der_x509_crl(_crl(answer.body)).next_update_utc
     except ValueError as error:
-        raise _unavailable(piece.url, f"wanted a revocation list, seen something else: {error}") from error
+        raise unavailable(piece.url, f"wanted a revocation list, seen something else: {error}") from error
     if limit is None:
-        raise _unavailable(piece.url, "a revocation list without nextUpdate")
+        raise unavailable(piece.url, "a revocation list without nextUpdate")
     return limit
 
 
@@ -282,7 +176,7 @@ def _split(answer: Answer, kind: DocumentKind, where: str) -> tuple[bytes, bytes
     try:
         return split_document(answer.body, kind)
     except MalformedEvidence as error:
-        raise _unavailable(where, f"wanted a signed JSON document: {error.message}") from error
+        raise unavailable(where, f"wanted a signed JSON document: {error.message}") from error
 
 
 def _crl(body: bytes) -> bytes:
@@ -300,7 +194,7 @@ def _chain(answer: Answer, header: str, where: str) -> tuple[bytes, ...]:
     try:
         return pem_to_der(unquote(answer.headers.get(header, "")).encode(), field=header)
     except MalformedEvidence as error:
-        raise _unavailable(where, f"header {header}: {error.message}") from error
+        raise unavailable(where, f"header {header}: {error.message}") from error
 
 
 def _assemble(answers: dict[PieceKind, Answer], where: str) -> Endorsements:

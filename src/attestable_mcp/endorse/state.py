@@ -1,0 +1,55 @@
+"""A small SQLite file of our own: for its owner only, one writer at a time across processes, whole or not at all.
+
+SQLite gives what a file of state needs on every system: a lock that dies with its holder, commits that a crash cannot
+tear, and a format that notices damage.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from attestable_mcp.errors import ConfigurationError
+
+
+@contextmanager
+def exclusive(path: Path, schema: str, *, seconds: float, hint: str = "") -> Iterator[sqlite3.Connection]:
+    """The file's connection inside one exclusive transaction: committed at the end, rolled back on an error.
+
+    Waits up to `seconds` for other processes and threads.
+
+    Raises:
+        TimeoutError: another process held it all that time.
+        ConfigurationError: it cannot be opened or written, or is damaged; `hint` says what to do then.
+    """
+    try:
+        _create(path)
+        with closing(sqlite3.connect(path, timeout=seconds, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(schema)
+            yield connection
+            connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise TimeoutError(f"{path} is held by another process") from error
+        raise _unusable(path, str(error), hint) from error
+    except sqlite3.Error as error:
+        raise _unusable(path, str(error), hint) from error
+    except OSError as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise _unusable(path, error.strerror or str(error), hint) from error
+
+
+def _create(path: Path) -> None:
+    """The file with mode 0600 before SQLite opens it; its journal takes the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _unusable(path: Path, reason: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"state file {path}: {reason}", code="state_unusable", hint=hint)
