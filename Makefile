@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help demo test check unit test-slow bench format lock clean
+.PHONY: help demo test check unit swtpm test-slow bench format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,10 +32,16 @@ check: $(READY)  ## lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-unit: $(READY)
+unit: $(READY) swtpm
 	@$(PYTEST) -q -n $(WORKERS) -m "not slow"
 
-test-slow: $(READY)  ## the suites that take minutes
+swtpm:  ## a TPM 2.0 in software, for the tests: by apt where that may be, else its tests skip by name
+	@command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && echo "installing swtpm (once)" >&2 && timeout 120 apt-get update -qq >/dev/null 2>&1 \
+	  && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq swtpm >/dev/null 2>&1; } \
+	  || echo "swtpm is absent: the tests that need it will be skipped by name" >&2
+
+test-slow: $(READY) swtpm  ## the suites that take minutes
 	@$(PYTEST) -q -m slow --timeout 900
 
 bench: $(READY)  ## figures as ratios to a peer or a floor measured in the same run

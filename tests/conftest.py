@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,42 @@ def vectors() -> Path:
     if root is None:
         pytest.skip("real vectors are absent: set ATTESTABLE_VECTORS to their folder")
     return root
+
+
+@pytest.fixture
+def swtpm() -> Iterator[Callable[[], str]]:
+    """Start real TPM 2.0s in software; each call gives another one's socket. Skips by name where swtpm is absent."""
+    program = shutil.which("swtpm")
+    if program is None:
+        pytest.skip("swtpm is absent: apt-get install swtpm")
+    started: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start() -> str:
+        state = Path(tempfile.mkdtemp(prefix="swtpm"))  # not tmp_path: a socket's path has at most 107 bytes
+        place = state / "s"
+        started.append((_start_swtpm(program, state, place), state))
+        _wait_for(place, started[-1][0])
+        return str(place)
+
+    yield start
+    for process, state in started:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _start_swtpm(program: str, state: Path, place: Path) -> subprocess.Popen[bytes]:
+    words = [program, "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", f"type=unixio,path={place}"]
+    words += ["--flags", "not-need-init,startup-clear", "--log", f"file={state / 'log'}"]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wait_for(place: Path, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 20
+    while not place.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            pytest.fail(f"swtpm did not start: {(place.parent / 'log').read_text(errors='replace')}")
+        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

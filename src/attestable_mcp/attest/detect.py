@@ -9,9 +9,10 @@ from attestable_mcp.attest.base import Attester
 from attestable_mcp.attest.gramine import DEVICE_ROOT, GramineAttester
 from attestable_mcp.attest.measurement import Measurement
 from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.attest.tpm import TpmAttester
 from attestable_mcp.errors import AttesterError, ConfigurationError
 
-CHOICES = ("auto", "simulated", "sgx")
+CHOICES = ("auto", "simulated", "sgx", "tpm")
 Measured = Measurement | bytes | Callable[[], Measurement]
 
 
@@ -25,6 +26,10 @@ def choose(name: str, *, measured: Measured | None = None, device_root: Path = D
     match name:
         case "sgx":
             return GramineAttester(device_root)
+        case "tpm":
+            return TpmAttester()
+        case _ if name.startswith("tpm:"):
+            return TpmAttester(name.removeprefix("tpm:"))
         case "simulated":
             return _simulated(measured)
         case "auto":
