@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import anyio
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
+from attestable_mcp.cli.listen import add_listen, check_listen, listen
+from attestable_mcp.cli.outbound import add_headers, headers_of
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import policy_of
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from attestable_mcp.tls.admission import AttestedPeer, Gate
 
 _CLOSE_SECONDS = 0.3
 _LEAVE_SECONDS = 4.6
@@ -23,33 +31,50 @@ def configure(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     add_trust(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
+    add_headers(parser)
+    add_listen(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
     url = address(arguments.url)
+    check_listen(arguments)
     policy = policy_of(arguments, f"{text.PROGRAM} connect")
-    anyio.run(_connect, url, policy, arguments.timeout, terminal)
+    anyio.run(_connect, url, policy, headers_of(arguments), arguments, terminal)
     return 0
 
 
-async def _connect(url: str, policy: Policy, silence: float, terminal: Terminal) -> None:
+async def _connect(url: str, policy: Policy, headers: dict[str, str], arguments: Arguments, terminal: Terminal) -> None:
     from attestable_mcp.cli.serve import signals
-    from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
-    from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
     from attestable_mcp.mcp.client import make_gate
-    from attestable_mcp.tls.client import attested_http_client
+    from attestable_mcp.mcp.outbound import Outbound
+    from attestable_mcp.tls.client import attested_transport
 
     gate = make_gate(policy)
-    talk = Talk(terminal)
-    async with attested_http_client(policy, url=url, gate=gate) as http:
+    talk = Talk(url, terminal)
+    transport = Outbound(attested_transport(gate, url), headers=headers)
+    asked = anyio.Event()
+    with signals(asked):
+        if arguments.listen is not None:
+            await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)
+        else:
+            await _on_stdio(url, transport, gate, arguments.timeout, talk, asked)
+
+
+async def _on_stdio(
+    url: str, transport: httpx2.AsyncBaseTransport, gate: Gate, silence: float, talk: Talk, asked: anyio.Event
+) -> None:
+    import httpx2
+
+    from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
+    from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
+
+    async with httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
         source, sink = Input(0), Output(take_stdout())
-        asked = anyio.Event()
 
         async def write(line: bytes) -> None:
             if gate.newest is not None:
-                result = gate.newest.result
-                talk.once(text.admitted(url, str(result.verdict), str(result.tee), result.simulated))
+                talk.met(gate.newest)
             await sink.write(line)
 
         async def until(event: anyio.Event) -> None:
@@ -59,24 +84,26 @@ async def _connect(url: str, policy: Policy, silence: float, terminal: Terminal)
             tasks.cancel_scope.cancel()
 
         bridge = Bridge(url, http, write=write, say=talk.warn, options=BridgeOptions(silence_seconds=silence))
-        with signals(asked):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(until, asked)
-                tasks.start_soon(until, sink.lost)
-                await bridge.run(source.lines())
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(until, asked)
+            tasks.start_soon(until, sink.lost)
+            await bridge.run(source.lines())
+            tasks.cancel_scope.cancel()
         await sink.aclose(_CLOSE_SECONDS)
 
 
 class Talk:
     """Sentences for the host's log, on stderr. Nothing of what is passed on is in them."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, url: str, terminal: Terminal) -> None:
+        self._url = url
         self._terminal = terminal
         self._said = ""
 
-    def once(self, sentence: str) -> None:
-        """What holds until something else is said of the server."""
+    def met(self, peer: AttestedPeer) -> None:
+        """What was proven of the server; said once until something else holds."""
+        result = peer.result
+        sentence = text.admitted(self._url, str(result.verdict), str(result.tee), result.simulated)
         if sentence != self._said:
             self._said = sentence
             self._say("info", sentence)

@@ -123,10 +123,15 @@ examples
 examples
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml
   {PROGRAM} connect https://127.0.0.1:8443/mcp --genuine-only --danger-accept-simulated
+  {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --header-env X-Api-Key=EXAMPLE_KEY
+  {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --listen 127.0.0.1:0
 
 An MCP host (Claude Desktop, Cursor, VS Code, ...) starts this as the command of a stdio server.
 stdout carries MCP only; stderr says what was proven and why a server was refused, with --json as JSON.
-A refused server gets no byte of MCP. The host sees an error that names the check, and the next request tries again.""",
+A refused server gets no byte of MCP. The host sees an error that names the check, and the next request tries again.
+
+With --listen a local URL takes the place of stdio, for hosts that want one: it is printed on stdout and holds a secret.
+Each answer's header Attestation-Verdict says what was proven.""",
     "demo": """\
 Runs two MCP servers and a client on this machine with the simulated TEE, then impostors that must be refused.
 Nothing leaves the machine. Exits 0 only if every step went as it should.""",

@@ -31,6 +31,7 @@ class Names:
 
     hosts: frozenset[str]
     origins: frozenset[str] = frozenset()
+    scheme: str = "https"
 
     def host_allowed(self, header: str | None) -> bool:
         """May this Host header be served?"""
@@ -41,7 +42,7 @@ class Names:
         if header is None or header in self.origins:
             return True
         parts = urlsplit(header)
-        return parts.scheme == "https" and not parts.path and _host_of(parts.netloc) in self.hosts
+        return parts.scheme == self.scheme and not parts.path and _host_of(parts.netloc) in self.hosts
 
     def security_settings(self) -> TransportSecuritySettings:
         """The same rule for the SDK's own check."""
@@ -50,23 +51,25 @@ class Names:
             enable_dns_rebinding_protection=True,
             allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
             allowed_origins=[
-                *(form for name in names for form in (f"https://{name}", f"https://{name}:*")),
+                *(form for name in names for form in (f"{self.scheme}://{name}", f"{self.scheme}://{name}:*")),
                 *sorted(self.origins),
             ],
         )
 
 
-def names_for(listen_host: str, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> Names:
+def names_for(
+    listen_host: str, hosts: Sequence[str] = (), origins: Sequence[str] = (), *, scheme: str = "https"
+) -> Names:
     """The names of a server that listens at `listen_host`: loopback names, the address itself, and `hosts`.
 
-    On a wildcard address also this machine's own name and addresses.
+    On a wildcard address also this machine's own name and addresses. `scheme` is that of its own origins.
     """
     found = {*LOOPBACK_NAMES, *(host.strip("[]").lower() for host in hosts)}
     if listen_host.strip("[]") in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         found |= _machine_names()
     else:
         found.add(listen_host.strip("[]").lower())
-    return Names(hosts=frozenset(found), origins=frozenset(origins))
+    return Names(hosts=frozenset(found), origins=frozenset(origins), scheme=scheme)
 
 
 def _machine_names() -> set[str]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Self
 
 import anyio
 import httpx2
 
+from attestable_mcp.errors import AttestationError
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.guard import OWN_HEADERS
 
@@ -38,15 +40,17 @@ _CONNECT_SECONDS = 10.0
 class Relay:
     """An ASGI application in front of `origin` (scheme, host and port). Leave it to close its connections.
 
-    `transport` stands in for a plain connection; the relay owns it.
+    `transport` stands in for a plain connection; the relay owns it. Of a request's body up to `keep` bytes are read
+    before the server behind is spoken to, so that they can be sent again; with 0 the first piece.
     """
 
-    def __init__(self, origin: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, origin: str, transport: httpx2.AsyncBaseTransport | None = None, *, keep: int = 0) -> None:
         self._origin = httpx2.URL(origin)
+        self._keep = keep
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
         self._transport = transport or httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -62,36 +66,49 @@ class Relay:
         elif scope["type"] == "http":
             await self._relay(scope, receive, send)
 
+    async def failed(self, error: Exception, body: Body, send: asgi.Send) -> None:
+        """Answer a request that found no server."""
+        _log.warning("upstream %s: %s: %s", self._origin, type(error).__name__, error)
+        await asgi.reply_text(send, 502, "the server behind does not answer\n")
+
+    def forwarded(self, scope: asgi.Scope) -> asgi.Headers:
+        """Headers that tell the server behind how the client came."""
+        host = (asgi.header(scope, b"host") or "").encode("latin-1")
+        return [(b"x-forwarded-proto", b"https"), (b"x-forwarded-host", host)]
+
+    def added(self, response: httpx2.Response) -> asgi.Headers:
+        """Headers of our own in a response."""
+        return ()
+
     async def _relay(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        body = _Body(receive)
+        body = Body(receive)
         try:
-            await body.open()
+            await body.open(self._keep)
         except asgi.Disconnected:
             return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch, body, receive, tasks.cancel_scope)
-            await self._forward(self._request(scope, body), send)
+            await self._forward(self._request(scope, body), body, send)
             tasks.cancel_scope.cancel()
 
-    async def _forward(self, request: httpx2.Request, send: asgi.Send) -> None:
+    async def _forward(self, request: httpx2.Request, body: Body, send: asgi.Send) -> None:
         try:
             response = await self._transport.handle_async_request(request)
         except asgi.Disconnected:
             return
-        except httpx2.HTTPError as error:
-            _log.warning("upstream %s: %s: %s", self._origin, type(error).__name__, error)
-            await asgi.reply_text(send, 502, "the server behind does not answer\n")
+        except (httpx2.HTTPError, AttestationError) as error:
+            await self.failed(error, body, send)
             return
         try:
-            await _pass_back(response, send)
-        except httpx2.HTTPError as error:
+            await _pass_back(response, send, self.added(response))
+        except (httpx2.HTTPError, AttestationError) as error:
             # Returning without an end makes the HTTP server in front break the connection off: the client sees the cut.
             _log.warning("upstream %s broke off: %s: %s", self._origin, type(error).__name__, error)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
-    def _request(self, scope: asgi.Scope, body: _Body) -> httpx2.Request:
+    def _request(self, scope: asgi.Scope, body: Body) -> httpx2.Request:
         path = scope.get("raw_path") or scope["path"].encode()
         query = scope.get("query_string", b"")
         url = self._origin.copy_with(raw_path=path + (b"?" + query if query else b""))
@@ -117,13 +134,11 @@ class Relay:
         headers.append((b"host", self._origin.netloc))
         if asgi.header(scope, b"origin") is not None:
             headers.append((b"origin", f"{self._origin.scheme}://{self._origin.netloc.decode('ascii')}".encode()))
-        headers.append((b"x-forwarded-proto", b"https"))
-        headers.append((b"x-forwarded-host", (asgi.header(scope, b"host") or "").encode("latin-1")))
-        return headers
+        return [*headers, *self.forwarded(scope)]
 
 
-class _Body(httpx2.AsyncByteStream):
-    """The request body as it comes in. `first` is its first piece, `more` whether others follow."""
+class Body(httpx2.AsyncByteStream):
+    """The request body as it comes in. `first` is what was read of it at the start, `more` whether others follow."""
 
     def __init__(self, receive: asgi.Receive) -> None:
         self._receive = receive
@@ -131,9 +146,12 @@ class _Body(httpx2.AsyncByteStream):
         self.more = False
         self.done = anyio.Event()
 
-    async def open(self) -> None:
-        """Take the first piece. Raises: Disconnected."""
+    async def open(self, keep: int) -> None:
+        """Take the first piece, and more as long as at most `keep` bytes are held. Raises: Disconnected."""
         self.first, self.more = await self._next()
+        while self.more and len(self.first) < keep:
+            piece, self.more = await self._next()
+            self.first += piece
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self.first
@@ -151,20 +169,20 @@ class _Body(httpx2.AsyncByteStream):
         return message.get("body", b""), more
 
 
-async def _watch(body: _Body, receive: asgi.Receive, scope: anyio.CancelScope) -> None:
+async def _watch(body: Body, receive: asgi.Receive, scope: anyio.CancelScope) -> None:
     await body.done.wait()
     await asgi.wait_for_disconnect(receive)
     scope.cancel()
 
 
-async def _pass_back(response: httpx2.Response, send: asgi.Send) -> None:
+async def _pass_back(response: httpx2.Response, send: asgi.Send, added: asgi.Headers) -> None:
     named = _connection_options(response.headers.raw)
     headers = [
         (key.lower(), value)
         for key, value in response.headers.raw
-        if key.lower() not in _HOP_BY_HOP and key.lower() not in named
+        if key.lower() not in _HOP_BY_HOP and key.lower() not in named and not key.lower().startswith(OWN_HEADERS)
     ]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status_code, "headers": [*headers, *added]})
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
     async for chunk in stream:

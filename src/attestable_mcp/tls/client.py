@@ -34,6 +34,7 @@ __all__ = [
     "attested_httpx_client",
     "attested_sync_http_client",
     "attested_sync_httpx_client",
+    "attested_transport",
     "gate_of",
 ]
 
@@ -213,6 +214,14 @@ def attested_http_client(
         _gate(policy, sources, verifier, limits, gate), _origins(url, origins), limits=pool or _default_pool()
     )
     return httpx2.AsyncClient(transport=transport, mounts=mounts, **_client_options(options))
+
+
+def attested_transport(gate: Gate, url: str, *, pool: httpx2.Limits | None = None) -> AsyncTransport:
+    """What is under `attested_http_client`, for one origin only: for clients and relays that wrap it further.
+
+    Raises: as `attested_http_client`.
+    """
+    return AsyncTransport(gate, Origins([url]), limits=pool or _default_pool())
 
 
 def attested_sync_http_client(

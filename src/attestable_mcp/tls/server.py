@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType, TracebackType
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
 from attestable_mcp.tls.engine import ServerContext, TlsObject
+from attestable_mcp.tls.listening import Uvicorn, listen, reachable, run
 
 MAX_BODY = 8 * 1024 * 1024
 MAX_HEADER = 64 * 1024
@@ -123,22 +123,6 @@ async def _status(send: Send, status: int) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-class _Uvicorn(uvicorn.Server):
-    """Signals stay with whoever owns the process; `ready` is set once the sockets listen."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-
 class Server:
     """`async with Server(app, attester) as server: server.url`. Needs an asyncio event loop.
 
@@ -168,7 +152,7 @@ class Server:
     ) -> None:
         self._attester = attester
         self._address = (host, port)
-        self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((_reachable(host), "localhost")))
+        self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((reachable(host), "localhost")))
         self._lifetime = lifetime
         self._now = now
         self._drain_seconds = drain_seconds
@@ -178,7 +162,7 @@ class Server:
         )
         self._issued: Issued | None = None
         self._context: ServerContext | None = None
-        self._uvicorn: _Uvicorn | None = None
+        self._uvicorn: Uvicorn | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._bound: tuple[str, int] = self._address
 
@@ -186,8 +170,8 @@ class Server:
     def url(self) -> str:
         """`https://HOST:PORT` of the socket that is listened on; an address that clients on this machine can use."""
         host, port = self._bound
-        reachable = _reachable(host)
-        return f"https://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+        name = reachable(host)
+        return f"https://{f'[{name}]' if ':' in name else name}:{port}"
 
     @property
     def port(self) -> int:
@@ -226,10 +210,10 @@ class Server:
     async def __aenter__(self) -> Server:
         self._issued = await self._issue()
         self._context = ServerContext(self._issued.certificate_der, self._issued.key_pem)
-        sock = _listen(*self._address)
+        sock = listen(*self._address)
         self._bound = sock.getsockname()[:2]
-        self._uvicorn = _Uvicorn(self._config(self._context))
-        serving = asyncio.create_task(_run(self._uvicorn, sock))
+        self._uvicorn = Uvicorn(self._config(self._context))
+        serving = asyncio.create_task(run(self._uvicorn, sock))
         self._tasks = [serving, asyncio.create_task(self._renew())]
         started = asyncio.create_task(self._uvicorn.ready.wait())
         await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -348,38 +332,3 @@ def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
 @contextlib.contextmanager
 def _none() -> Iterator[None]:
     yield
-
-
-async def _run(server: _Uvicorn, sock: socket.socket) -> None:
-    try:
-        await server.serve(sockets=[sock])
-    except SystemExit as error:  # uvicorn's answer to a failed lifespan
-        raise ConfigurationError(
-            "server: the application refused to start", hint="its own log says why; try it without attestation first"
-        ) from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # asyncio turns Nagle's algorithm off only where it sees the protocol's number: 40 ms a request otherwise
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise ConfigurationError(f"listen address {host}:{port}: {error.strerror or error}") from error
-    try:
-        if sys.platform != "win32":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(2048)
-        sock.setblocking(False)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        raise ConfigurationError(
-            f"listen address {host}:{port}: {error}", hint="another program may have the port; 0 takes a free one"
-        ) from error
-    return sock
-
-
-def _reachable(host: str) -> str:
-    """Where a client on this machine finds a server that listens everywhere."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -1,0 +1,127 @@
+"""A listening socket, and uvicorn in an event loop and a process that somebody else owns.
+
+`PlainServer` is HTTP without TLS for this machine: the bridge's local endpoint and the health port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+from attestable_mcp.errors import ConfigurationError
+
+
+class Uvicorn(uvicorn.Server):
+    """Signals stay with whoever owns the process; `ready` is set once the sockets listen."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+async def run(server: Uvicorn, sock: socket.socket) -> None:
+    """Serve until `server.should_exit`. Raises: ConfigurationError when the application refuses to start."""
+    try:
+        await server.serve(sockets=[sock])
+    except SystemExit as error:  # uvicorn's answer to a failed lifespan
+        raise ConfigurationError(
+            "server: the application refused to start", hint="its own log says why; try it without attestation first"
+        ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening, non-blocking socket; port 0 takes a free one. Raises: ConfigurationError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        # asyncio turns Nagle's algorithm off only where it sees the protocol's number: 40 ms a request otherwise
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise ConfigurationError(f"listen address {host}:{port}: {error.strerror or error}") from error
+    try:
+        if sys.platform != "win32":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise ConfigurationError(
+            f"listen address {host}:{port}: {error}", hint="another program may have the port; 0 takes a free one"
+        ) from error
+    return sock
+
+
+class PlainServer:
+    """`async with PlainServer(app, host, port) as server: server.url`: an ASGI app over HTTP/1.1 without TLS.
+
+    Leaving takes no more connections and gives requests under way `drain_seconds`.
+
+    Raises (on entering): ConfigurationError.
+    """
+
+    def __init__(self, app: Any, host: str, port: int, *, drain_seconds: int = 1) -> None:
+        self._app = app
+        self._address = (host, port)
+        self._drain_seconds = drain_seconds
+        self._server: Uvicorn | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """`http://HOST:PORT`, usable on this machine."""
+        host = reachable(self._address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    async def __aenter__(self) -> PlainServer:
+        sock = listen(*self._address)
+        self.port = sock.getsockname()[1]
+        self._server = Uvicorn(self._config())
+        self._task = asyncio.create_task(run(self._server, sock))
+        ready = asyncio.create_task(self._server.ready.wait())
+        try:
+            await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._task.done():
+            sock.close()
+            self._task.result()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await asyncio.wait({self._task})
+
+    def _config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            self._app,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=self._drain_seconds,
+        )
+
+
+def reachable(host: str) -> str:
+    """Where a client on this machine finds a server that listens everywhere."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
