@@ -7,7 +7,6 @@ result: of this package's errors none leaves these methods but `ConfigurationErr
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from attestable_mcp.errors import (
     AttestationUnavailable,
     ChannelMismatch,
     ConfigurationError,
-    EndorsementStale,
     EndorsementUnavailable,
     NotFresh,
     SignatureInvalid,
@@ -47,6 +45,7 @@ from attestable_mcp.verify import table
 from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, SIMULATED_ROOT, TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.verify.signature import certificate_holds
+from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
 from attestable_mcp.wire.intel import read_quote
 from attestable_mcp.wire.pem import pem_to_der
@@ -67,61 +66,12 @@ class Appraisal:
     verified: Verified | None = None
 
 
-class Watermarks:
-    """The highest TCB evaluation number met, by trust anchor, TEE and FMSPC (attack P4).
-
-    Only an admitted peer moves a mark: whoever is refused changes no state. Safe to share between threads; bounded.
-    """
-
-    MOST = 4096
-
-    def __init__(self) -> None:
-        self._marks: dict[tuple[str, str, str], int] = {}
-        self._lock = threading.Lock()
-
-    def check(self, verified: Verified) -> None:
-        """Refuse collateral that is older than what was admitted before.
-
-        Raises:
-            EndorsementStale: with the code `collateral_rollback`.
-        """
-        key, number = _mark(verified)
-        with self._lock:
-            highest = self._marks.get(key, 0)
-        if number is None or number >= highest:
-            return
-        finding = Finding(
-            check="intel.tcb_info.rollback",
-            outcome=Outcome.FAIL,
-            wanted=f"evaluation number {highest} or higher, as met before",
-            seen=str(number),
-            code="collateral_rollback",
-        )
-        raise EndorsementStale(
-            f"TCB evaluation number of FMSPC {key[2]}: wanted {highest} or higher, as met before, seen {number}",
-            findings=(*verified.findings, finding),
-            code="collateral_rollback",
-            hint="Somebody serves validly signed, but older collateral. Fetch it anew, or ask the server to.",
-        )
-
-    def raise_to(self, verified: Verified) -> None:
-        """Remember the number of an admitted peer."""
-        key, number = _mark(verified)
-        with self._lock:
-            if number is not None and (key in self._marks or len(self._marks) < self.MOST):
-                self._marks[key] = max(number, self._marks.get(key, 0))
-
-
-def _mark(verified: Verified) -> tuple[tuple[str, str, str], int | None]:
-    claims = verified.claims
-    return (verified.anchor, str(claims.tee), str(claims.values.get("fmspc", ""))), claims.tcb_evaluation_data_number
-
-
 class Verifier:
     """Judges evidence by one policy. Safe to share between threads.
 
     `sources` and `anchors` override what the policy's `[trust]` names; `memory` and `watermarks` may be shared between
-    verifiers. `clock` counts seconds for the deadline of fetching only; the time of judgement is handed in as `at`.
+    verifiers; by default the marks are those that the user's processes share on disk. `clock` counts seconds for the
+    deadline of fetching only; the time of judgement is handed in as `at`.
 
     Raises:
         ConfigurationError: an anchor or a source that the policy names cannot be read.
@@ -141,7 +91,7 @@ class Verifier:
         self.anchors = resolve_anchors(policy.trust) if anchors is None else anchors
         self._sources = resolve_sources(policy.trust) if sources is None else tuple(sources)
         self._memory = Memory() if memory is None else memory
-        self._watermarks = watermarks or Watermarks()
+        self._watermarks = watermarks or Watermarks(default_path())
         self._clock = clock
 
     def appraise_evidence(self, evidence: Evidence, *, stapled: Endorsements | None = None, at: datetime) -> Appraisal:
@@ -235,10 +185,9 @@ class Verifier:
 
     def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
         result = appraise(verified, self.policy)
-        if result.admitted:
-            self._watermarks.raise_to(verified)
+        lost = self._watermarks.raise_to(verified) if result.admitted else ""
         appraisal = Appraisal(result=result, verified=verified)
-        return _leaving_open(appraisal, *open_ends, *self._replaced(verified))
+        return _leaving_open(appraisal, *open_ends, *self._replaced(verified), *filter(None, (lost,)))
 
     def _replaced(self, verified: Verified) -> tuple[str, ...]:
         names = [

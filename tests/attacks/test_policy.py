@@ -13,7 +13,8 @@ from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Endorsements, Tee, Verdict
 from attestable_mcp.simulator.intel import evidence, well_known
 from attestable_mcp.simulator.options import Collateral, SgxBody, TcbInfo, TdxBody
-from attestable_mcp.verifier import Verifier, Watermarks
+from attestable_mcp.verifier import Verifier
+from attestable_mcp.watermarks import Watermarks
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 MRENCLAVE = bytes(range(32))

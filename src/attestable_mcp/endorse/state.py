@@ -44,6 +44,23 @@ def exclusive(path: Path, schema: str, *, seconds: float, hint: str = "") -> Ite
         raise _unusable(path, error.strerror or str(error), hint) from error
 
 
+@contextmanager
+def reading(path: Path, *, hint: str = "") -> Iterator[sqlite3.Connection]:
+    """The file's connection for reading only, whether or not its folder can be written.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is damaged; `hint` says what to do then.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != ("ok",):
+                raise sqlite3.DatabaseError(f"damaged: {found[0] if found else 'no answer'}")
+            yield connection
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(path, str(error), hint) from error
+
+
 def _create(path: Path) -> None:
     """The file with mode 0600 before SQLite opens it; its journal takes the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -47,8 +47,9 @@ from attestable_mcp.rats import AttestationResult, Claims, Endorsements, Outcome
 from attestable_mcp.tls.challenge import MEDIA_TYPE, PATH
 from attestable_mcp.tls.channel import RECORD, Channel, wrap
 from attestable_mcp.tls.engine import ClientContext
-from attestable_mcp.verifier import Appraisal, Verifier, Watermarks
+from attestable_mcp.verifier import Appraisal, Verifier
 from attestable_mcp.verify.memory import Memory
+from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
 
 HANDSHAKE_MAX = 256 * 1024
@@ -183,7 +184,7 @@ class Gate:
         self.limits = limits
         self.newest: AttestedPeer | None = None
         self.peers: OrderedDict[Origin, AttestedPeer] = OrderedDict()
-        memory, marks = Memory(), Watermarks()
+        memory, marks = Memory(), Watermarks(default_path())
         self._verifier = verifier or Verifier(policy, sources=sources, memory=memory, watermarks=marks)
         self._offline = (
             None
