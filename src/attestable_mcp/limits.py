@@ -11,8 +11,8 @@ class Limits:
 
     certificate: int = 192 * 1024
     """A leaf certificate with evidence and stapled endorsements."""
-    evidence: int = 64 * 1024
-    """One quote, report or document."""
+    evidence: int = 192 * 1024
+    """One quote, report or document; a TPM's comes with its event log, of which there are some of 100 KiB."""
     endorsement: int = 1024 * 1024
     """One answer of a collateral service, one collateral file."""
     endorsement_files: int = 256

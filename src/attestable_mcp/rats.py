@@ -94,6 +94,18 @@ class Evidence:
         return hashlib.sha256(self.body).hexdigest()
 
 
+def carried(report_data: bytes, kind: EvidenceKind) -> bytes:
+    """What evidence of this kind carries for these 64 bytes of report data: the one rule that both sides go by.
+
+    A TPM takes no more than its largest hash as qualifying data (TPM 2.0 Library Part 2, TPM2B_DATA), which without
+    SHA-512 is less than 64 bytes: its quote, and Azure's, carries the SHA-256 of them. All others carry them as they
+    are: SNP and Intel as report data, Nitro as `user_data`.
+    """
+    if kind in (EvidenceKind.TPM_QUOTE, EvidenceKind.AZURE_VTPM):
+        return hashlib.sha256(report_data).digest()
+    return report_data
+
+
 class DocumentKind(StrEnum):
     """What a signed document is for, as whoever hands it over says; the verifier reads its own `id` as well."""
 
@@ -144,7 +156,14 @@ def _union(first: tuple[_T, ...], second: tuple[_T, ...]) -> tuple[_T, ...]:
 class EndorsementQuery:
     """What a piece of evidence asks of an endorsement source. Parsed, not verified: to a source it is hostile text.
 
-    For Intel: `tee`, `fmspc` (12 lower-case hex digits) and `pck_ca` (`processor` or `platform`).
+    `tee` is the hardware whose vendor is asked, also where the evidence wraps it (Azure). Parameters:
+
+    - Intel: `fmspc` (12 lower-case hex digits) and `pck_ca` (`processor` or `platform`).
+    - AMD: `signing_key` (`vcek`, `vlek` or `none`), `product` (`Milan`, `Genoa`, `Turin`; empty where a report of
+      version 2 does not say: then Milan or Genoa), `chip_id` (lower-case hex as the key service takes it: 16 digits for
+      Turin, else 128; empty where the report names no chip), and the reported security patch levels as decimals: `bl`,
+      `tee`, `snp`, `ucode`, and `fmc` for Turin only.
+    - TPM: `ak_sha256`, the hash of the attestation key's SubjectPublicKeyInfo. Nitro: none, it brings its own chain.
     """
 
     tee: Tee
@@ -155,8 +174,9 @@ class EndorsementQuery:
 class Claims:
     """What evidence says of its Attester, in the vendor's own field names, lower-case hex for byte strings.
 
-    `measurement` names the keys of `values` that identify the code. `report_data` is the Attester-chosen part (64 bytes
-    for Intel). `tcb_status` is the vendor's word as converged by verification (worst of platform, QE and TDX module).
+    `report_data` is the part that the Attester chose, as the evidence carries it (see `carried`). `tcb_status` is the
+    vendor's word as converged by verification (worst of platform, QE and TDX module); empty where the vendor publishes
+    levels and no statuses.
     """
 
     tee: Tee

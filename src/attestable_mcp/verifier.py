@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from attestable_mcp.appraise.judge import appraise
-from attestable_mcp.appraise.policy import Policy, TrustPolicy
+from attestable_mcp.appraise.policy import VENDORS, Policy, TrustPolicy, split_anchor
 from attestable_mcp.bind.certificate import bind_certificate
 from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.endorse.files import FileSource
@@ -40,19 +40,21 @@ from attestable_mcp.rats import (
     Outcome,
     Verdict,
     Verified,
+    carried,
 )
 from attestable_mcp.verify import table
-from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, SIMULATED_ROOT, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.verify.signature import certificate_holds
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
-from attestable_mcp.wire.intel import read_quote
-from attestable_mcp.wire.pem import pem_to_der
+from attestable_mcp.wire.kinds import report_data
+from attestable_mcp.wire.pem import PemBlock, certificate_of, read_blocks
 from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 from attestable_mcp.wire.recognise import Certificate, recognise
 from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
+_PUBLIC_KEY = "PUBLIC KEY"
 _NO_CONNECTION = "this connection: the evidence is as old as its certificate, nothing ties it to a live connection"
 _NO_KEY = "any key or connection: bare evidence proves that it was made once, not who holds it now"
 _REPLACED = "the vendor's own root: the trust anchor was replaced for this call by"
@@ -191,9 +193,9 @@ class Verifier:
 
     def _replaced(self, verified: Verified) -> tuple[str, ...]:
         names = [
-            anchor.name for anchor in self.anchors.intel if anchor.replaced and anchor.name == verified.anchor_name
+            anchor.name for anchor in self.anchors.all if anchor.replaced and anchor.spki_sha256 == verified.anchor
         ]
-        return tuple(f"{_REPLACED} {name}" for name in names)
+        return tuple(f"{_REPLACED} {name}" for name in dict.fromkeys(names))
 
     def _in_time(self, leaf: X509Leaf, at: datetime) -> None:
         """Validity and age of the certificate. Raises: NotFresh."""
@@ -288,33 +290,46 @@ def _tied(piece: CertificateEvidence) -> None:
             f"certificate, {piece.source}: wanted claims that name this certificate's key, seen pubkey-hash {claimed}",
             hint=hint,
         )
-    seen = read_quote(piece.evidence.body).report_data
-    if seen != piece.report_data:
+    wanted, seen = carried(piece.report_data, piece.evidence.kind), report_data(piece.evidence)
+    if seen != wanted:
         raise ChannelMismatch(
-            f"certificate, {piece.source}: wanted report data {piece.report_data.hex()}, seen {seen.hex()}", hint=hint
+            f"certificate, {piece.source}: wanted report data {wanted.hex()}, seen {seen.hex()}", hint=hint
         )
 
 
 def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
-    """The trust anchors that a policy names. The simulated root stands among them, marked, to be refused by name.
+    """The trust anchors that a policy names; a vendor that it does not name has none.
+
+    A vendor's word stands for its published roots, `VENDOR=PATH` for those in a file, and a path alone for roots of
+    every vendor. `tpm=PATH` may also name an attestation key itself. The simulated root of a named vendor stands beside it, marked, to be refused by name.
 
     Raises:
-        ConfigurationError: a file that cannot be read or holds no certificate.
+        ConfigurationError: a file that cannot be read or holds neither certificate nor key.
     """
-    found: list[TrustAnchor] = []
+    found: dict[str, list[TrustAnchor]] = {vendor: [] for vendor in VENDORS}
     for name in trust.anchors:
-        found += [INTEL_SGX_ROOT] if name == "intel" else anchors_from_file(Path(name))
-    if "intel" in trust.anchors or trust.simulated == "accept":
-        found.append(SIMULATED_ROOT)
-    return TrustAnchors(intel=tuple(dict.fromkeys(found)), amd=(), aws=(), tpm=())  # no policy names these vendors
+        vendor, path = split_anchor(name)
+        if not path:
+            found[vendor] += [*getattr(TrustAnchors(), vendor), *getattr(SIMULATED_ROOTS, vendor)]
+            continue
+        roots = anchors_from_file(Path(path), keys=vendor == "tpm")
+        for each in (vendor,) if vendor else VENDORS:
+            found[each] += roots
+    if trust.simulated == "accept":
+        for vendor in VENDORS:
+            found[vendor] += getattr(SIMULATED_ROOTS, vendor)
+    return TrustAnchors(**{vendor: tuple(dict.fromkeys(anchors)) for vendor, anchors in found.items()})
 
 
-def anchors_from_file(path: Path) -> list[TrustAnchor]:
+def anchors_from_file(path: Path, *, keys: bool = False) -> list[TrustAnchor]:
     """Trust anchors out of a PEM file of root certificates; each is marked as replacing the vendor's.
 
+    With `keys`, public keys count as well: a TPM's attestation key may be pinned itself.
+
     Raises:
-        ConfigurationError: unreadable, too large, or without a certificate.
+        ConfigurationError: unreadable, too large, or with something that is neither.
     """
+    hint = "Give PEM certificates; a TPM's own attestation key may be given as tpm=PATH, a PEM public key."
     try:
         with path.open("rb") as file:
             data = file.read(LIMITS.endorsement + 1)
@@ -323,17 +338,20 @@ def anchors_from_file(path: Path) -> list[TrustAnchor]:
     if len(data) > LIMITS.endorsement:
         raise ConfigurationError(f"trust anchor {path}: more than {LIMITS.endorsement} bytes")
     try:
-        roots = [read_certificate(der) for der in pem_to_der(data)]
+        roots = [_spki(block, keys) for block in read_blocks(data)]
     except AttestationError as error:
-        raise ConfigurationError(f"trust anchor {path}: {error.message}", hint="Give PEM certificates.") from error
-    if not roots:
-        raise ConfigurationError(f"trust anchor {path}: no certificate in it", hint="Give PEM certificates.")
-    return [_anchor(root.spki, path) for root in roots]
+        raise ConfigurationError(f"trust anchor {path}: {error.message}", hint=hint) from error
+    return [_anchor(root, path) for root in roots]
+
+
+def _spki(block: PemBlock, keys: bool) -> bytes:
+    return block.der if keys and block.label == _PUBLIC_KEY else read_certificate(certificate_of(block)).spki
 
 
 def _anchor(spki: bytes, path: Path) -> TrustAnchor:
     digest = hashlib.sha256(spki).hexdigest()
-    simulated = digest == SIMULATED_ROOT.spki_sha256  # naming its file must not launder the simulated root
+    # Naming its file must not launder the simulated root.
+    simulated = any(digest == root.spki_sha256 for root in SIMULATED_ROOTS.all)
     return TrustAnchor(name=f"{path.name}", spki_sha256=digest, simulated=simulated, replaced=True)
 
 

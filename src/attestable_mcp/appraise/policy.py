@@ -9,6 +9,7 @@ documents (Intel SDM, TDX module ABI, DCAP quoting library API).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ ACCEPTABLE_STATUSES = (
 DEFAULT_STATUSES = ("UpToDate", "SWHardeningNeeded")
 JUDGED = (Tee.SGX, Tee.TDX)
 """The kinds of TEE that the rules know. Others are refused by name, whatever their proof: silence is refusal."""
+VENDORS = ("intel", "amd", "aws", "tpm")
+"""Whose roots a policy can name: each word is a field of `verify.anchors.TrustAnchors`."""
 RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 
 SimulatedRule = Literal["refuse", "accept"]
@@ -92,15 +95,15 @@ def _set(target: object, name: str, value: object) -> None:
 class TrustPolicy:
     """Whose word counts and how fresh it must be.
 
-    `anchors`: "intel" or paths of PEM certificates; opaque here, resolved by `verifier`. `endorsements`: "stapled",
-    "pcs", URLs or paths, tried in this order. Ages are in seconds; `max_certificate_age` None means no limit under
-    `freshness = "connection"` and the default of `LIMITS` under "certificate".
+    `anchors`: the vendors' words, paths of PEM files, or `vendor=path`; resolved by `verifier`. `endorsements`:
+    "stapled", "pcs", URLs or paths, tried in this order. Ages are in seconds; `max_certificate_age` None means no limit
+    under `freshness = "connection"` and the default of `LIMITS` under "certificate".
 
     Raises:
         ConfigurationError: a value is empty, unknown or of the wrong type.
     """
 
-    anchors: tuple[str, ...] = ("intel",)
+    anchors: tuple[str, ...] = VENDORS
     endorsements: tuple[str, ...] = ("stapled", "pcs")
     freshness: Literal["connection", "certificate"] = "connection"
     max_certificate_age: float | None = None
@@ -117,7 +120,8 @@ class TrustPolicy:
         _age(self.max_age, "max_age")
         if self.max_certificate_age is not None:
             _age(self.max_certificate_age, "max_certificate_age")
-        _locations(self.anchors, ("intel",), (), "anchors")
+        for index, name in enumerate(self.anchors):
+            _anchor(name, index)
         _locations(self.endorsements, ("stapled", "pcs"), ("https://", "http://"), "endorsements")
 
     @property
@@ -133,9 +137,28 @@ def _age(value: object, name: str) -> None:
         raise PolicyFault(f"wanted a time above zero, seen {value!r}", name)
 
 
-def _locations(values: tuple[str, ...], words: tuple[str, ...], schemes: tuple[str, ...], name: str) -> None:
+def split_anchor(name: str) -> tuple[str, str]:
+    """Vendor and path of an anchor: `amd` has no path, `./root.pem` no vendor, `tpm=./root.pem` both."""
+    if name in VENDORS:
+        return name, ""
+    vendor, equals, path = name.partition("=")
+    return (vendor, path) if equals and vendor in VENDORS else ("", name)
+
+
+def _anchor(name: str, index: int) -> None:
+    if name in VENDORS:
+        return
+    vendor, path = split_anchor(name)
+    if not vendor and re.match(r"\w*=", name):
+        raise PolicyFault(f"wanted {', '.join(VENDORS)} before the =, seen {name!r}", "anchors", index)
+    _locations((path,), () if vendor else VENDORS, (), "anchors", index)
+
+
+def _locations(
+    values: tuple[str, ...], words: tuple[str, ...], schemes: tuple[str, ...], name: str, first: int = 0
+) -> None:
     """A known word, a URL or something that looks like a path: a misspelt word must not become a file name."""
-    for index, value in enumerate(values):
+    for index, value in enumerate(values, first):
         if value in words or (schemes and value.startswith(schemes)):
             continue
         if "://" in value or not set(value) & set("/\\."):

@@ -25,6 +25,7 @@ from attestable_mcp.appraise.policy import (
     TdxRelease,
     TrustPolicy,
     masked,
+    split_anchor,
 )
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -185,8 +186,8 @@ def _trust(section: _Section, base: Path | None) -> TrustPolicy:
     }
     section.finish()
     section.build(TrustPolicy, **values)  # as written, so that a fault shows what the file says
-    for key, words in (("anchors", ("intel",)), ("endorsements", ("stapled", "pcs"))):
-        values[key] = _resolve(values[key], words, base)
+    values["endorsements"] = _resolve(values["endorsements"], ("stapled", "pcs"), base)
+    values["anchors"] = _resolve_anchors(values["anchors"], base)
     return section.build(TrustPolicy, **values)
 
 
@@ -195,6 +196,14 @@ def _resolve(values: Any, words: tuple[str, ...], base: Path | None) -> tuple[st
     if values is None or base is None:
         return None if values is None else tuple(values)
     return tuple(value if value in words or "://" in value else str((base / value).absolute()) for value in values)
+
+
+def _resolve_anchors(values: Any, base: Path | None) -> tuple[str, ...] | None:
+    if values is None or base is None:
+        return None if values is None else tuple(values)
+    pairs = [split_anchor(value) for value in values]
+    paths = [str((base / path).absolute()) if path else "" for _, path in pairs]
+    return tuple("=".join(filter(None, (vendor, path))) for (vendor, _), path in zip(pairs, paths, strict=True))
 
 
 def _rules(section: _Section) -> Rules:

@@ -6,10 +6,9 @@ import hmac
 from datetime import datetime
 
 from attestable_mcp.errors import ChannelMismatch, NotFresh
-from attestable_mcp.rats import Verified
+from attestable_mcp.rats import Verified, carried
 from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 
-_HASH_SIZE = 32
 _HINT = "the evidence was made for another key: treat the peer as hostile"
 
 
@@ -17,7 +16,8 @@ def bind_certificate(certificate: RatlsCertificate, verified: Verified, at: date
     """The piece of evidence that `verified` proves, once it is sure that it speaks of this certificate's key at `at`.
 
     Every piece must name this key, also those that are not verified further: a certificate that says two things is
-    refused. The report data must equal the wanted 64 bytes, of which the upper 32 are zero in all forms read here.
+    refused. The evidence must carry what its kind carries for the wanted 64 bytes (`rats.carried`); where a form hashes
+    the key to 32 bytes, the upper 32 are wanted zero.
 
     Raises:
         NotFresh: `at` lies outside the certificate's validity.
@@ -37,10 +37,9 @@ def bind_certificate(certificate: RatlsCertificate, verified: Verified, at: date
 
 
 def _report_data(piece: CertificateEvidence, seen: bytes) -> None:
-    if any(seen[_HASH_SIZE:]):
-        raise ChannelMismatch(f"certificate, {piece.source}: upper half of report data wanted zero", hint=_HINT)
-    if not hmac.compare_digest(piece.report_data, seen):
+    wanted = carried(piece.report_data, piece.evidence.kind)
+    if not hmac.compare_digest(wanted, seen):
         raise ChannelMismatch(
-            f"certificate, {piece.source}: report data wanted {piece.report_data.hex()[:16]}…, seen {seen.hex()[:16]}…",
+            f"certificate, {piece.source}: report data wanted {wanted.hex()}, seen {seen.hex()}",
             hint=_HINT,
         )

@@ -24,7 +24,7 @@ from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, NONCE_
 from attestable_mcp.bind.tree import HASH_SIZE, root_from_path
 from attestable_mcp.errors import ChannelMismatch, MalformedEvidence, NotFresh
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.rats import Evidence, EvidenceKind, Verified
+from attestable_mcp.rats import Evidence, EvidenceKind, Verified, carried
 from attestable_mcp.wire import cbor
 
 VERSION = 1
@@ -247,6 +247,7 @@ def check(answer: Answer, verified: Verified, transcript: Transcript) -> Binding
         raise ChannelMismatch("live binding: the verified evidence is not the one of this answer", hint=_RELAY_HINT)
     digest = transcript.digest()
     wanted = root_from_path(digest, proof.index, proof.size, proof.path)
+    wanted = carried(wanted, proof.evidence.kind)
     if not hmac.compare_digest(wanted, verified.claims.report_data):
         raise ChannelMismatch(
             f"live binding: report data wanted {wanted.hex()[:16]}…, seen {verified.claims.report_data.hex()[:16]}…",

@@ -50,7 +50,10 @@ HELP_GENUINE = 'ask for genuine hardware only; the best verdict is then "partial
 HELP_ENDORSEMENTS = (
     "file or folder of vendor collateral (collateral JSON, certificates, CRLs), used in place of the network"
 )
-HELP_ANCHOR = "trust this root certificate in place of the vendor's, for this call; the result says so"
+HELP_ANCHOR = (
+    "trust this root certificate in place of the vendors', for this call; amd=PEM, intel=PEM, aws=PEM or tpm=PEM for one "
+    "vendor, and tpm=PEM also takes the public key of a TPM's attestation key; the result says so"
+)
 HELP_ACCEPT_STATUS = "also accept this TCB status, such as OutOfDate; may be repeated; never Revoked"
 HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"
 HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence"

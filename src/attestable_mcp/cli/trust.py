@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy
+from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy, split_anchor
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, UsageError
 from attestable_mcp.errors import ConfigurationError
@@ -40,8 +40,15 @@ def _adjusted(base: Policy, arguments: Arguments) -> Policy:
         own = ("stapled",) if "stapled" in trust.endorsements else ()
         trust = replace(trust, endorsements=(*own, _existing(arguments.endorsements)))
     if arguments.anchor:
-        trust = replace(trust, anchors=(_existing(arguments.anchor),))
+        trust = replace(trust, anchors=(_anchor(str(arguments.anchor)),))
     return replace(policy, trust=trust)
+
+
+def _anchor(word: str) -> str:
+    """A path, or `vendor=path`."""
+    vendor, path = split_anchor(word)
+    found = _existing(Path(path or word))
+    return f"{vendor}={found}" if vendor and path else found
 
 
 def _existing(path: Path) -> str:

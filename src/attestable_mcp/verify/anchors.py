@@ -62,3 +62,12 @@ class TrustAnchors:
     amd: tuple[TrustAnchor, ...] = (AMD_MILAN_ROOT, AMD_GENOA_ROOT)
     aws: tuple[TrustAnchor, ...] = (AWS_NITRO_ROOT,)
     tpm: tuple[TrustAnchor, ...] = (GOOGLE_TPM_ROOT, MICROSOFT_TPM_ROOT)
+
+    @property
+    def all(self) -> tuple[TrustAnchor, ...]:
+        """Every anchor of every vendor."""
+        return self.intel + self.amd + self.aws + self.tpm
+
+
+SIMULATED_ROOTS = TrustAnchors(intel=(SIMULATED_ROOT,), amd=(), aws=(), tpm=())
+"""The root of each simulated vendor: it stands beside the vendor's own, marked, so that it is refused by name."""

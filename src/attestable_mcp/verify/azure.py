@@ -40,9 +40,8 @@ _CONFIGURATION = ("secure-boot", "tpm-enabled", "console-enabled", "vmUniqueId")
 
 
 def query(evidence: Evidence) -> EndorsementQuery:
-    """What the hardware report needs. Raises: EvidenceError."""
-    hardware = snp.query(_hardware(_read_snp(read_evidence(evidence.body))))
-    return EndorsementQuery(tee=Tee.AZURE_SEV_SNP, parameters=hardware.parameters)
+    """What the hardware report needs, asked of the hardware's vendor. Raises: EvidenceError."""
+    return snp.query(_hardware(_read_snp(read_evidence(evidence.body))))
 
 
 def verify(

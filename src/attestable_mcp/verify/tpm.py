@@ -83,7 +83,8 @@ def verify(
     trail = Trail()
     sent = read_evidence(evidence.body)
     proven = check_quote(sent, read_signature(sent.signature), trail)
-    trust = trust_key(sent.ak, endorsements, anchors.tpm, at=at, trail=trail, memory=memory)
+    bag = Endorsements(certificates=sent.ak_certificates) + endorsements
+    trust = trust_key(sent.ak, bag, anchors.tpm, at=at, trail=trail, memory=memory)
     return Verified(
         _MINT,
         claims=Claims(

@@ -1,7 +1,7 @@
 """Which kind of thing are these bytes? Told by content, never by a file's name.
 
-Read: a certificate in PEM or DER, a quote of version 3, 4 or 5, and hex or base64 text of any of these. Other things
-that people hold in their hands are named in the error.
+Read: a certificate in PEM or DER, evidence of each kind in `wire.kinds`, and hex or base64 text of any of these. Other
+things that people hold in their hands are named in the error.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Evidence, EvidenceKind
 from attestable_mcp.wire import der
 from attestable_mcp.wire.der import fail
+from attestable_mcp.wire.kinds import kind_of
 from attestable_mcp.wire.pem import CERTIFICATE_LABELS, PemBlock, certificate_of, is_pem, read_blocks
+from attestable_mcp.wire.snp import REPORT_SIZE
 
-_QUOTE = re.compile(rb"[\x03\x04\x05]\x00[\x02\x03]\x00", re.DOTALL)
-"""Version and attestation key type (ECDSA P-256 or P-384), both u16 little-endian."""
 _QUOTE_HEADER = 48
-_SNP_REPORT = 1184
 _HEX = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_READ_HINT = "Read are certificates (PEM, DER) and Intel quotes of version 3, 4 and 5, also as hex or base64 text."
+_READ_HINT = (
+    "Read are certificates (PEM, DER), Intel quotes of version 3, 4 and 5, SEV-SNP reports, Nitro documents, and the "
+    "evidence maps of TPMs and Azure, also as hex or base64 text."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +69,16 @@ def _labels(blocks: tuple[PemBlock, ...]) -> str:
 
 
 def _from_binary(data: bytes) -> Certificate | Evidence | None:
-    if _QUOTE.match(data):
-        return _from_quote(data)
+    if (kind := kind_of(data)) is not None:
+        return _evidence(kind, data)
     return Certificate(der=data) if _is_certificate(data) else None
 
 
-def _from_quote(data: bytes) -> Evidence:
-    if not _QUOTE_HEADER <= len(data) <= LIMITS.evidence:
-        fail(f"quote: wanted {_QUOTE_HEADER} to {LIMITS.evidence} bytes, seen {len(data)}", "source", 0, "bad_size")
-    return Evidence(kind=EvidenceKind.INTEL_QUOTE, body=data)
+def _evidence(kind: EvidenceKind, data: bytes) -> Evidence:
+    least = _QUOTE_HEADER if kind is EvidenceKind.INTEL_QUOTE else 1
+    if not least <= len(data) <= LIMITS.evidence:
+        fail(f"{kind}: wanted {least} to {LIMITS.evidence} bytes, seen {len(data)}", "source", 0, "bad_size")
+    return Evidence(kind=kind, body=data)
 
 
 def _is_certificate(data: bytes) -> bool:
@@ -128,10 +131,10 @@ _NAMES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("nothing at all", lambda data: not data.strip()),
     ("a token (JWT), which is not read here", lambda data: data.startswith(b"eyJ")),
     ("JSON, perhaps collateral, which goes to --endorsements", _is_json),
-    ("what looks like a Nitro attestation document or other COSE", lambda data: data[:1] in (b"\x84", b"\xd2")),
-    ("what looks like a TPM quote", lambda data: data.startswith(b"\xffTCG")),
-    ("what looks like an Azure HCL report", lambda data: data.startswith(b"HCLA")),
-    ("what looks like an SEV-SNP report", lambda data: len(data) == _SNP_REPORT and data[1:4] == bytes(3)),
+    ("COSE that is no Nitro document", lambda data: data[:1] in (b"\x84", b"\xd2")),
+    ("a TPM quote without its signature, key and PCRs", lambda data: data.startswith(b"\xffTCG")),
+    ("an Azure HCL report without a vTPM quote", lambda data: data.startswith(b"HCLA")),
+    ("what looks like a damaged SEV-SNP report", lambda data: len(data) == REPORT_SIZE and data[1:4] == bytes(3)),
     (
         "what looks like a CRL, a key or an old certificate in DER",
         lambda data: data[:1] == b"\x30" and data[1:2] > b"\x7f",

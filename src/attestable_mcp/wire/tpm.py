@@ -24,6 +24,8 @@ RESETTABLE = (16, 23)
 """PCRs that anybody on the machine can reset: they prove nothing (PC Client Platform TPM Profile, §4.6)."""
 _PCRS = 24
 _BANKS = 8
+_KEYS = {"version", "quote", "signature", "ak", "pcrs"}
+_OPTIONAL_KEYS = {"ak_certificates", "event_log"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +65,16 @@ class Signature:
 class TpmEvidence:
     """What a TPM sends: quote, signature, attestation key, and the PCR values that the quote's digest covers.
 
-    `ak` is the DER SubjectPublicKeyInfo. `pcrs` maps bank -> PCR -> value. `event_log` is empty where none was sent.
+    `quote` is the TPMS_ATTEST, `signature` the TPMT_SIGNATURE, `ak` the DER SubjectPublicKeyInfo, `ak_certificates` the
+    key's certificate and those above it (DER; may be empty where a verifier pins the key, or has them). `pcrs` maps
+    bank -> PCR -> value. `event_log` is the TCG log as the firmware keeps it, empty where none was sent.
     """
 
     quote: bytes
     signature: bytes
     ak: bytes
     pcrs: Mapping[str, Mapping[int, bytes]]
+    ak_certificates: tuple[bytes, ...] = ()
     event_log: bytes = b""
 
 
@@ -193,7 +198,7 @@ def pcr_concatenation(quote: Quote, pcrs: Mapping[str, Mapping[int, bytes]]) -> 
 
 
 def write_evidence(evidence: TpmEvidence) -> bytes:
-    """Canonical CBOR: a map with version, quote, signature, ak, pcrs and, if any, event_log."""
+    """Canonical CBOR: a map with version, quote, signature, ak, pcrs and, if any, ak_certificates and event_log."""
     body: dict[cbor.Key, cbor.Value] = {
         "version": 1,
         "quote": evidence.quote,
@@ -201,6 +206,8 @@ def write_evidence(evidence: TpmEvidence) -> bytes:
         "ak": evidence.ak,
         "pcrs": {bank: dict(values.items()) for bank, values in evidence.pcrs.items()},
     }
+    if evidence.ak_certificates:
+        body["ak_certificates"] = list(evidence.ak_certificates)
     if evidence.event_log:
         body["event_log"] = evidence.event_log
     return cbor.encode(body)
@@ -208,11 +215,12 @@ def write_evidence(evidence: TpmEvidence) -> bytes:
 
 def read_evidence(data: bytes) -> TpmEvidence:
     """Read what `write_evidence` wrote. Raises: MalformedEvidence, UnsupportedEvidence (another version)."""
+    if len(data) > LIMITS.evidence:
+        raise MalformedEvidence(f"TPM evidence: wanted at most {LIMITS.evidence} bytes, seen {len(data)}", field="tpm")
     body = cbor.decode(data, field="tpm")
-    if not isinstance(body, dict) or body.keys() - {"event_log"} != {"version", "quote", "signature", "ak", "pcrs"}:
-        raise MalformedEvidence(
-            "TPM evidence: wanted a map of version, quote, signature, ak, pcrs, ?event_log", field="tpm"
-        )
+    if not isinstance(body, dict) or body.keys() - _OPTIONAL_KEYS != _KEYS:
+        wanted = "version, quote, signature, ak, pcrs, ?ak_certificates, ?event_log"
+        raise MalformedEvidence(f"TPM evidence: wanted a map of {wanted}", field="tpm")
     if body["version"] != 1:
         raise UnsupportedEvidence(f"TPM evidence: wanted version 1, seen {body['version']!r}")
     return TpmEvidence(
@@ -220,8 +228,17 @@ def read_evidence(data: bytes) -> TpmEvidence:
         signature=_octets(body["signature"], "signature", 2048),
         ak=_octets(body["ak"], "ak", 2048),
         pcrs=_read_pcrs(body["pcrs"]),
-        event_log=_octets(body.get("event_log", b""), "event_log", LIMITS.endorsement),
+        ak_certificates=_certificates(body.get("ak_certificates", [])),
+        event_log=_octets(body.get("event_log", b""), "event_log", LIMITS.evidence),
     )
+
+
+def _certificates(value: cbor.Value) -> tuple[bytes, ...]:
+    if not isinstance(value, list) or len(value) > LIMITS.chain:
+        raise MalformedEvidence(
+            f"TPM evidence: wanted a list of at most {LIMITS.chain} certificates", field="ak_certificates"
+        )
+    return tuple(_octets(item, "ak_certificates", LIMITS.certificate) for item in value)
 
 
 def _octets(value: cbor.Value, field: str, most: int) -> bytes:

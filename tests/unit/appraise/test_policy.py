@@ -34,7 +34,7 @@ TDX = "\n".join(
 def test_the_smallest_policy_has_the_strict_defaults() -> None:
     policy = Policy.from_toml(f"[policy]\n{IDENTITY}\n", "prod.toml")
     assert policy.trust == TrustPolicy()
-    assert policy.trust.anchors == ("intel",)
+    assert policy.trust.anchors == ("intel", "amd", "aws", "tpm")
     assert policy.trust.endorsements == ("stapled", "pcs")
     assert (policy.trust.freshness, policy.trust.binding, policy.trust.simulated) == ("connection", "key", "refuse")
     assert policy.trust.max_age == 600

@@ -13,6 +13,7 @@ import pytest
 
 from attestable_mcp.attest.gramine import FileDevice, GramineAttester
 from attestable_mcp.errors import AttesterError
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Tee
 from attestable_mcp.simulator import options as o
 from attestable_mcp.simulator.intel import Vendor
@@ -97,7 +98,7 @@ def test_device_faults_are_ours_with_a_hint(name: str, number: int, words: str) 
     ("quote", "words"),
     [
         (b"", "seen 0"),
-        (b"x" * 70_000, "seen 65537"),
+        (b"x" * (LIMITS.evidence + 9), f"seen {LIMITS.evidence + 1}"),
         (b"not a quote", "DCAP quote"),
         (VENDOR.quote_sgx(b"\7" * 64, bytes(32)), "just written"),
         (VENDOR.quote_sgx(bytes(64), bytes(32))[:-9], "DCAP quote"),

@@ -55,7 +55,7 @@ def test_report_data_of_another_claim_is_refused(certificate: RatlsCertificate) 
 
 def test_e5_the_upper_half_of_the_report_data_must_be_zero(certificate: RatlsCertificate) -> None:
     data = certificate.evidence[0].report_data[:63] + b"\x01"
-    with pytest.raises(ChannelMismatch, match="upper half"):
+    with pytest.raises(ChannelMismatch, match="report data wanted"):
         bind_certificate(certificate, _verified(certificate, data), NOW)
 
 

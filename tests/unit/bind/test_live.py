@@ -28,7 +28,7 @@ from attestable_mcp.bind.live import (
 from attestable_mcp.bind.transcript import Role, Transcript
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, ChannelMismatch, MalformedEvidence, NotFresh
-from attestable_mcp.limits import Limits
+from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import Evidence, EvidenceKind
 from attestable_mcp.wire import cbor
 
@@ -186,7 +186,7 @@ def _fields(answer: Answer) -> dict[Any, Any]:
     [
         {"version": 2}, {"version": True}, {"counter": -1}, {"counter": "0"}, {"key": b"k" * 31},
         {"deployment_key": b"x"}, {"manifest": "text"}, {"configuration": b"c" * 33}, {"kind": "elf"}, {"kind": 1},
-        {"evidence": b""}, {"evidence": b"q" * (64 * 1024 + 1)}, {"evidence": "q"}, {"index": 1}, {"size": 0},
+        {"evidence": b""}, {"evidence": b"q" * (LIMITS.evidence + 1)}, {"evidence": "q"}, {"index": 1}, {"size": 0},
         {"size": 1 << 30}, {"path": [b"x" * 63]}, {"path": [bytes(64)] * 21}, {"path": b""}, {"nonce": b"n" * 32},
     ],
 )  # fmt: skip

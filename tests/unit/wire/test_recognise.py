@@ -10,8 +10,12 @@ import pytest
 from attestable_mcp.errors import EvidenceError, MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Evidence, EvidenceKind
+from attestable_mcp.wire.hcl import AzureEvidence
+from attestable_mcp.wire.hcl import write_evidence as write_azure
+from attestable_mcp.wire.kinds import KINDS
 from attestable_mcp.wire.pem import encode_pem
 from attestable_mcp.wire.recognise import Certificate, recognise
+from attestable_mcp.wire.tpm import TpmEvidence, write_evidence
 
 Make = Callable[..., bytes]
 # A quote carries PEM inside: it must not be taken for a PEM file.
@@ -54,7 +58,7 @@ def test_the_first_certificate_of_a_pem_file_counts(make_certificate: Make) -> N
         (b" \n", "nothing at all"),
         (b"eyJhbGciOiJub25lIn0.e30.", "token"),
         (b'{"tcb_info": "-----BEGIN CERTIFICATE-----"}', "JSON"),
-        (b"\x84\x44\xa1\x01\x38\x22", "Nitro"),
+        (b"\x84\x44\xa1\x01\x26\x40", "COSE that is no Nitro"),
         (b"\xffTCG\x80\x18", "TPM"),
         (b"HCLA\x01", "HCL"),
         (b"\x02" + bytes(1183), "SEV-SNP"),
@@ -69,6 +73,28 @@ def test_other_things_are_named(data: bytes, name: str) -> None:
         recognise(data)
     assert caught.value.code == "unrecognised_source"
     assert caught.value.hint
+
+
+def _snp(version: int) -> bytes:
+    return version.to_bytes(4, "little") + bytes(0x30) + b"\1\0\0\0" + bytes(0x4A0 - 0x38)
+
+
+TPM = TpmEvidence(quote=b"q", signature=b"s", ak=b"k", pcrs={"sha256": {0: bytes(32)}}, ak_certificates=(b"c",))
+OTHERS = [
+    (_snp(2), EvidenceKind.SNP_REPORT),
+    (_snp(5) + bytes(100), EvidenceKind.SNP_REPORT),
+    (b"\x84\x44\xa1\x01\x38\x22\xa0\x40\x40", EvidenceKind.NITRO_DOCUMENT),
+    (b"\xd2\x84\x44\xa1\x01\x38\x22\xa0\x40\x40", EvidenceKind.NITRO_DOCUMENT),
+    (write_evidence(TPM), EvidenceKind.TPM_QUOTE),
+    (write_azure(AzureEvidence(hcl=b"h", tpm=TPM)), EvidenceKind.AZURE_VTPM),
+]
+
+
+@pytest.mark.parametrize("form", range(len(FORMS)))
+@pytest.mark.parametrize(("body", "kind"), OTHERS)
+def test_every_other_kind_is_recognised_in_each_form(body: bytes, kind: EvidenceKind, form: int) -> None:
+    assert recognise(FORMS[form](body)) == Evidence(kind=kind, body=body)
+    assert {kind for _, kind in OTHERS} | {EvidenceKind.INTEL_QUOTE} == set(EvidenceKind) == set(KINDS)
 
 
 def test_sizes_have_limits() -> None:
