@@ -301,7 +301,8 @@ def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
     """The trust anchors that a policy names; a vendor that it does not name has none.
 
     A vendor's word stands for its published roots, `VENDOR=PATH` for those in a file, and a path alone for roots of
-    every vendor. `tpm=PATH` may also name an attestation key itself. The simulated root of a named vendor stands beside it, marked, to be refused by name.
+    every vendor. `tpm=PATH` may also name an attestation key itself. The simulated root of a named vendor stands beside
+    it, marked, to be refused by name.
 
     Raises:
         ConfigurationError: a file that cannot be read or holds neither certificate nor key.

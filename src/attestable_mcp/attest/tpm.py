@@ -33,7 +33,7 @@ class TpmAttester:
     """The TPM of this machine, or swtpm. Safe to share between threads; one quote at a time.
 
     `where` is a device, a socket's path or HOST:PORT; `key` and `pcrs` override what is found and usual;
-    `event_log` is read at each quote, and left out where it cannot be read or is longer than 32 KiB.
+    `event_log` is read at each quote, and left out where it cannot be read or is too long (`_LOG_MOST`).
 
     Raises:
         AttesterError: there is no TPM, it has no SHA-2 bank, or it does not hand out a key.

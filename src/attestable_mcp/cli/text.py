@@ -51,8 +51,8 @@ HELP_ENDORSEMENTS = (
     "file or folder of vendor collateral (collateral JSON, certificates, CRLs), used in place of the network"
 )
 HELP_ANCHOR = (
-    "trust this root certificate in place of the vendors', for this call; amd=PEM, intel=PEM, aws=PEM or tpm=PEM for one "
-    "vendor, and tpm=PEM also takes the public key of a TPM's attestation key; the result says so"
+    "trust this root certificate in place of the vendors', for this call, which the result says. amd=PEM, aws=PEM, "
+    "intel=PEM or tpm=PEM names one vendor; tpm=PEM may be the public key of a TPM's attestation key"
 )
 HELP_ACCEPT_STATUS = "also accept this TCB status, such as OutOfDate; may be repeated; never Revoked"
 HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"

@@ -32,6 +32,7 @@ from attestable_mcp.attest.tpm_commands import (
 from attestable_mcp.attest.tpm_key import AZURE, GCE_ECC, OWN, KeyPlace, own_template, spki
 from attestable_mcp.attest.tpm_link import Link, SocketLink, open_link
 from attestable_mcp.errors import AttesterError, ConfigurationError
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind, Tee, Verified
 from attestable_mcp.verify import tpm as verify_tpm
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
@@ -221,7 +222,7 @@ def test_the_event_log_travels_where_it_is_readable_and_short(swtpm: Start, tmp_
     log.write_bytes(b"log")
     attester = TpmAttester(where, event_log=log)
     assert read_evidence(attester.attest(bytes(64)).body).event_log == b"log"
-    log.write_bytes(bytes(40_000))
+    log.write_bytes(bytes(LIMITS.evidence // 2 + 1))
     assert read_evidence(attester.attest(bytes(64)).body).event_log == b""
     log.unlink()
     assert read_evidence(attester.attest(bytes(64)).body).event_log == b""
