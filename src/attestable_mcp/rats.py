@@ -159,10 +159,9 @@ class EndorsementQuery:
     `tee` is the hardware whose vendor is asked, also where the evidence wraps it (Azure). Parameters:
 
     - Intel: `fmspc` (12 lower-case hex digits) and `pck_ca` (`processor` or `platform`).
-    - AMD: `signing_key` (`vcek`, `vlek` or `none`), `product` (`Milan`, `Genoa`, `Turin`; empty where a report of
-      version 2 does not say: then Milan or Genoa), `chip_id` (lower-case hex as the key service takes it: 16 digits for
-      Turin, else 128; empty where the report names no chip), and the reported security patch levels as decimals: `bl`,
-      `tee`, `snp`, `ucode`, and `fmc` for Turin only.
+    - AMD: `signing_key` (`VCEK`, `VLEK` or `NONE`), `product` (`Milan`, `Genoa`, `Turin`; empty where a report of
+      version 2 does not say: then Milan or Genoa), `chip_id` (lower-case hex: 8 bytes for Turin, else 64; zeros where
+      the report names no chip), and `reported_tcb` (8 bytes in hex as they stand; `wire.snp.read_tcb` reads them).
     - TPM: `ak_sha256`, the hash of the attestation key's SubjectPublicKeyInfo. Nitro: none, it brings its own chain.
     """
 

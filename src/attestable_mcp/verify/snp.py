@@ -60,24 +60,16 @@ _NO_CHIP = "the platform's identity: the report's chip id is {}"
 def query(evidence: Evidence) -> EndorsementQuery:
     """What AMD's key service has to be asked for; the parameters are those of `EndorsementQuery`.
 
-    A report of version 2 does not name its product, but only Milan and Genoa ever made one, whose levels lie alike.
-
     Raises: MalformedEvidence, UnsupportedEvidence.
     """
     report = read_report(evidence.body)
     product = report.product
-    levels = read_tcb(report.reported_tcb, product or Product.GENOA)
     parameters = {
-        "signing_key": str(report.signing_key).lower(),
+        "signing_key": str(report.signing_key),
         "product": str(product or ""),
-        "chip_id": hardware_id(report.chip_id, product or Product.GENOA).hex() if any(report.chip_id) else "",
-        "bl": str(levels.bl),
-        "tee": str(levels.tee),
-        "snp": str(levels.snp),
-        "ucode": str(levels.ucode),
+        "chip_id": hardware_id(report.chip_id, product or Product.GENOA).hex(),
+        "reported_tcb": report.reported_tcb.hex(),
     }
-    if levels.fmc is not None:
-        parameters["fmc"] = str(levels.fmc)
     return EndorsementQuery(tee=Tee.SEV_SNP, parameters=parameters)
 
 
