@@ -22,6 +22,17 @@ def private_key(seed: bytes, name: str = "") -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(scalar, ec.SECP256R1())
 
 
+_P384_ORDER = int(
+    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
+)
+
+
+def private_key_p384(seed: bytes, name: str) -> ec.EllipticCurvePrivateKey:
+    """The P-384 key of a seed and a name."""
+    material = hashlib.sha512(seed + b"\0p384\0" + name.encode()).digest()
+    return ec.derive_private_key(int.from_bytes(material, "big") % (_P384_ORDER - 1) + 1, ec.SECP384R1())
+
+
 def serial(seed: bytes, name: str) -> int:
     """A positive 20-byte certificate serial number that follows from the seed and a name."""
     digest = hashlib.sha256(seed + b"\0serial\0" + name.encode()).digest()
@@ -45,6 +56,19 @@ def sign_raw(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=DETERMINISTIC)
     r, s = decode_dss_signature(key.sign(message, algorithm))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def sign_raw_p384(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
+    """r || s, 96 bytes big-endian, ECDSA with SHA-384."""
+    algorithm = ec.ECDSA(hashes.SHA384(), deterministic_signing=DETERMINISTIC)
+    r, s = decode_dss_signature(key.sign(message, algorithm))
+    return r.to_bytes(48, "big") + s.to_bytes(48, "big")
+
+
+def conjugate_p384(signature: bytes) -> bytes:
+    """(r, n - s): the other valid form of the same signature."""
+    s = int.from_bytes(signature[48:], "big")
+    return signature[:48] + (_P384_ORDER - s).to_bytes(48, "big")
 
 
 def conjugate(signature: bytes) -> bytes:

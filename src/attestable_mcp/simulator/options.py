@@ -70,6 +70,9 @@ class Validity:
     not_after: datetime = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
+LASTING = Validity()
+
+
 def _good_components() -> tuple[int, ...]:
     return (8, 8, 2, 2, 4, 1, 0, 6, *([0] * 8))
 
