@@ -17,7 +17,7 @@ from attestable_mcp.attest.tpm_key import KeyPlace, find_key, read_certificate, 
 from attestable_mcp.attest.tpm_link import DEVICE, Link, open_link
 from attestable_mcp.errors import AttesterError, EvidenceError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee, carried
 from attestable_mcp.wire.tpm import TpmEvidence, pcr_concatenation, read_quote, read_signature, write_evidence
 
 EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
@@ -84,7 +84,7 @@ class TpmAttester:
 
     def quote(self, report_data: bytes) -> TpmEvidence:
         """The same as parts, for evidence that has a quote inside. Raises: AttesterError."""
-        qualifying = hashlib.sha256(demand_report_data(report_data)).digest()
+        qualifying = carried(demand_report_data(report_data), EvidenceKind.TPM_QUOTE)
         with self._lock, self._open() as tpm:
             handle = self._key_handle(tpm)
             for _ in range(_ATTEMPTS):
@@ -98,10 +98,8 @@ class TpmAttester:
         )
 
     def endorsements(self) -> Endorsements:
-        """The key's certificate from the TPM's own memory, if it keeps one; its issuers come from elsewhere."""
-        if not self._certificate:
-            return Endorsements()
-        return Endorsements(certificates=(self._certificate,), sources=(f"{self._where} ({self.key.name})",))
+        """None: the certificate that the TPM keeps, if any, goes with the evidence; its issuers come from elsewhere."""
+        return Endorsements()
 
     def _open_key(self, tpm: Tpm) -> tuple[int, bytes]:
         """Load the key, and keep its context, since making a primary key again can take a TPM a second."""
@@ -137,6 +135,7 @@ class TpmAttester:
             signature=quoted.signature,
             ak=self._ak,
             pcrs={self.bank: dict(values)},
+            ak_certificates=(self._certificate,) if self._certificate else (),
             event_log=_read_log(self._event_log),
         )
 

@@ -74,6 +74,8 @@ class TpmQuote:
     pcrs: Mapping[int, bytes] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     with_log: bool = True
+    with_certificates: bool = False
+    """Send the key's certificate and its issuer's inside the evidence."""
     hash: str = "sha256"
     """Of the signature, and so of the digest over the PCRs."""
     magic: int = _GENERATED
@@ -193,6 +195,8 @@ class TpmVendor:
             "version": 1,
             "signature": signature,
         }
+        if options.with_certificates:
+            body["ak_certificates"] = [self.certificate.der, self.issuer.der, self.root.der]
         if options.with_log and options.events:
             body["event_log"] = self.event_log(options)
         return _canonical(body) + options.trailing

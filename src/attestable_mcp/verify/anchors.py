@@ -69,5 +69,18 @@ class TrustAnchors:
         return self.intel + self.amd + self.aws + self.tpm
 
 
-SIMULATED_ROOTS = TrustAnchors(intel=(SIMULATED_ROOT,), amd=(), aws=(), tpm=())
+def _simulated(name: str, spki_sha256: str) -> TrustAnchor:
+    return TrustAnchor(name=f"SIMULATED {name}", spki_sha256=spki_sha256, simulated=True)
+
+
+SIMULATED_ROOTS = TrustAnchors(
+    intel=(SIMULATED_ROOT,),
+    amd=(
+        _simulated("ARK-Milan", "41baa126090e01629f8034fe8139ed010e28a5a3e0bed2be3fbef71575f72938"),
+        _simulated("ARK-Genoa", "bc384514d0cb440dba13328909083c8f5a9286b2ed34a32a2775a69a5d38e8fc"),
+        _simulated("ARK-Turin", "73f7024e8bc3df0c54a1ccf6fd01e6fe5886ef16e89f19961dc206aee9fd9e0b"),
+    ),
+    aws=(_simulated("AWS Nitro Enclaves Root", "cc7e8affa94da0d988313c1c3b1edebbd7b8095ab1bbdff8e5c29a736fbbb897"),),
+    tpm=(_simulated("TPM Root CA", "a62aaca7159216ae2a5a2e8e1f9a3a0c43ffd031730c47afc114d548c13e8e20"),),
+)
 """The root of each simulated vendor: it stands beside the vendor's own, marked, so that it is refused by name."""

@@ -110,6 +110,11 @@ def test_each_knob_is_refused_for_its_own_reason(code: str, turned: dict[str, An
     assert caught.value.code == code, caught.value.message
 
 
+def test_evidence_may_bring_its_own_certificates() -> None:
+    none = TpmCollateral(with_ak=False, with_issuer=False, with_crl=False)
+    assert verify(well_known(), TpmQuote(with_certificates=True), none).claims.values["pcr0"] == "00" * 32
+
+
 def test_without_any_certificate_the_key_is_nobodys() -> None:
     vendor = well_known()
     evidence = Evidence(kind=EvidenceKind.TPM_QUOTE, body=vendor.evidence(DATA))
@@ -121,7 +126,7 @@ def test_without_any_certificate_the_key_is_nobodys() -> None:
 
 
 def test_every_knob_is_turned_somewhere_here() -> None:
-    seen = {"with_crl", "with_ak", "pcrs"}
+    seen = {"with_crl", "with_ak", "with_certificates", "pcrs"}
     cases = [*ACCEPTED, *(value for _, case in REFUSED for value in case.values() if dataclasses.is_dataclass(value))]
     for options in cases:
         good = type(options)()
