@@ -53,6 +53,20 @@ class Limits:
     mcp_session_idle_seconds: float = 1800.0
     mcp_probe_seconds: float = 15.0
     """A stdio server's time to answer its first message."""
+    manifest: int = 4 * 1024 * 1024
+    """A manifest document."""
+    manifest_items: int = 10_000
+    """Tools, prompts, resources or templates that one server lists."""
+    manifest_pages: int = 1000
+    """Pages of one list."""
+    manifest_seconds: float = 30.0
+    """Age from which a call makes the wrapper look at the server's lists again."""
+    receipt: int = 8 * 1024
+    """One receipt or tree head."""
+    receipt_chains: int = 4096
+    """Chains of receipts that a server continues; the one that rested longest is given up first."""
+    receipt_store: int = 1_000_000
+    """Receipts that a client keeps; the oldest whole chains go first."""
 
 
 LIMITS = Limits()

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.lines import KeyPath
-from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
 
@@ -41,16 +42,6 @@ VENDORS = ("intel", "amd", "aws", "tpm")
 RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 
 SimulatedRule = Literal["refuse", "accept"]
-
-
-class PolicyFault(ConfigurationError):
-    """A policy that cannot be. `path` names the key within its table, so that a reader of files can find the line."""
-
-    def __init__(self, problem: str, *path: str | int, hint: str | None = None) -> None:
-        self.problem = problem
-        self.path = path
-        name = ".".join(str(part) for part in path if isinstance(part, str))
-        super().__init__(f"{name}: {problem}" if name else problem, hint=hint)
 
 
 def _one_of(value: object, allowed: tuple[str, ...], name: str) -> None:
@@ -425,6 +416,8 @@ class Policy:
     name: str = "policy"
     trust: TrustPolicy = TrustPolicy()
     rules: Rules
+    manifest: ManifestPolicy = field(default_factory=ManifestPolicy)
+    receipts: ReceiptPolicy = field(default_factory=ReceiptPolicy)
     places: Places = Places()
 
     @classmethod

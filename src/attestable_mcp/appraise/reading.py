@@ -9,7 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.lines import KeyPath, key_lines
+from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import (
     JUDGED,
     MASKS,
@@ -18,7 +20,6 @@ from attestable_mcp.appraise.policy import (
     MaskedValue,
     Places,
     Policy,
-    PolicyFault,
     Release,
     Rules,
     SgxRelease,
@@ -69,8 +70,16 @@ def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
     places = Places(file=name, lines=MappingProxyType(lines))
     root = _Section(places, (), document)
     trust, policy = root.section("trust"), root.section("policy")
+    manifest, receipts = root.section("manifest"), root.section("receipts")
     root.finish()
-    return Policy(name=name, trust=_trust(trust, base), rules=_rules(policy), places=places)
+    return Policy(
+        name=name,
+        trust=_trust(trust, base),
+        rules=_rules(policy),
+        manifest=_manifest(manifest, base),
+        receipts=_receipts(receipts, base),
+        places=places,
+    )
 
 
 def _syntax(message: str, name: str, text: str) -> str:
@@ -139,6 +148,12 @@ class _Section:
             raise self.fail(f"wanted a whole number, seen {_kind(value)}", key)
         return value
 
+    def flag(self, key: str) -> bool | None:
+        value = self._take(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.fail(f"wanted true or false, seen {_kind(value)}", key)
+        return value
+
     def texts(self, key: str, *, or_one: bool = False) -> tuple[str, ...] | None:
         value = self._take(key)
         if value is None:
@@ -189,6 +204,29 @@ def _trust(section: _Section, base: Path | None) -> TrustPolicy:
     values["endorsements"] = _resolve(values["endorsements"], ("stapled", "pcs"), base)
     values["anchors"] = _resolve_anchors(values["anchors"], base)
     return section.build(TrustPolicy, **values)
+
+
+def _manifest(section: _Section, base: Path | None) -> ManifestPolicy:
+    values = {"mode": section.text("mode"), "digest": section.text("digest"), "document": section.text("document")}
+    lists = {"keys": section.texts("keys", or_one=True), "dynamic": section.texts("dynamic", or_one=True)}
+    section.finish()
+    if not any(value is not None for value in (*values.values(), *lists.values())):
+        return ManifestPolicy()
+    section.build(ManifestPolicy, **values, **lists)
+    if values["document"] and not values["document"].lstrip().startswith("{"):
+        values["document"] = _path(values["document"], base)
+    keys = None if lists["keys"] is None else tuple(_path(key, base) for key in lists["keys"])
+    return section.build(ManifestPolicy, **values, **{**lists, "keys": keys})
+
+
+def _receipts(section: _Section, base: Path | None) -> ReceiptPolicy:
+    required, store = section.flag("required"), section.text("store")
+    section.finish()
+    return section.build(ReceiptPolicy, required=required, store=_path(store, base) if store else None)
+
+
+def _path(value: str, base: Path | None) -> str:
+    return value if base is None else str((base / value).absolute())
 
 
 def _resolve(values: Any, words: tuple[str, ...], base: Path | None) -> tuple[str, ...] | None:

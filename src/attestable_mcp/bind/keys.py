@@ -12,12 +12,18 @@ from attestable_mcp.bind.transcript import DIGEST_SIZE, frame
 from attestable_mcp.errors import ChannelMismatch
 
 SIGNATURE_LABEL = b"attestable-mcp/bind/v1/key"
+SIG_STRUCTURE = b"\x84\x6aSignature1"
+"""How the `Sig_structure` of every COSE_Sign1 begins: an array of four, the text Signature1."""
 PUBLIC_SIZE = 32
 SIGNATURE_SIZE = 64
 
 
 class BindingKey:
-    """A private Ed25519 key that signs nothing but transcript digests, behind a label of its own."""
+    """A private Ed25519 key that signs two things only: transcript digests behind a label, and receipts.
+
+    What it signs of either begins differently, so that neither can pass for the other: a framed label (four bytes of
+    length, the first of them zero), or the array head 0x84 of a COSE `Sig_structure` (RFC 9052 section 4.4).
+    """
 
     __slots__ = ("_private", "public")
 
@@ -32,6 +38,16 @@ class BindingKey:
             TypeError: the digest is not one of `Transcript.digest()`.
         """
         return self._private.sign(_message(transcript_digest))
+
+    def sign_receipt(self, sig_structure: bytes) -> bytes:
+        """64-byte signature over the `Sig_structure` of a COSE_Sign1 (`bind.receipt`).
+
+        Raises:
+            TypeError: it is none.
+        """
+        if not sig_structure.startswith(SIG_STRUCTURE):
+            raise TypeError("binding key: wanted the Sig_structure of a COSE_Sign1")
+        return self._private.sign(sig_structure)
 
 
 def check_signature(public: bytes, signature: bytes, transcript_digest: bytes) -> None:

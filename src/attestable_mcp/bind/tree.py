@@ -67,6 +67,35 @@ def _next_level(level: list[bytes]) -> list[bytes]:
     return pairs + level[len(pairs) * 2 :]
 
 
+class Frontier:
+    """The root of a tree that only grows, in log2(n) hashes of memory: the roots of its perfect subtrees."""
+
+    __slots__ = ("_peaks", "size")
+
+    def __init__(self) -> None:
+        self._peaks: list[tuple[int, bytes]] = []
+        self.size = 0
+
+    def push(self, leaf: bytes) -> None:
+        """One more leaf, on the right."""
+        height, node = 0, leaf_hash(leaf)
+        while self._peaks and self._peaks[-1][0] == height:
+            node = node_hash(self._peaks.pop()[1], node)
+            height += 1
+        self._peaks.append((height, node))
+        self.size += 1
+
+    @property
+    def root(self) -> bytes:
+        """64 bytes, the same as `root` over all leaves so far. Raises: TypeError for a tree without leaves."""
+        if not self._peaks:
+            raise TypeError("a tree needs at least one leaf")
+        found = self._peaks[-1][1]
+        for _, node in reversed(self._peaks[:-1]):
+            found = node_hash(node, found)
+        return found
+
+
 def root(leaves: Sequence[bytes]) -> bytes:
     """Root over `leaves` (64 bytes)."""
     return Tree(leaves).root

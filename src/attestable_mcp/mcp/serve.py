@@ -13,19 +13,28 @@ from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.attest.detect import choose
 from attestable_mcp.attest.measurement import Measurement, measure_target
+from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
+from attestable_mcp.bind.receipt import Ledger
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.apps import running_app
+from attestable_mcp.mcp.catalogue import Catalogue
 from attestable_mcp.mcp.drain import Drain
 from attestable_mcp.mcp.guard import Guard, names_for
+from attestable_mcp.mcp.lister import of_app
+from attestable_mcp.mcp.manifest import Manifest, read_document
 from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
+from attestable_mcp.mcp.witness import Witness
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME
 from attestable_mcp.tls.server import DRAIN_SECONDS, MAX_BODY, Server
 
@@ -44,6 +53,7 @@ class _Options:
     commitments: Callable[[], Commitments]
     drain_seconds: int
     max_body: int
+    manifest: bool | Manifest
 
 
 def serve(
@@ -60,6 +70,7 @@ def serve(
     commitments: Callable[[], Commitments] = Commitments,
     drain_seconds: int = DRAIN_SECONDS,
     max_body: int = MAX_BODY,
+    manifest: bool | Manifest | Path = True,
     danger_remote_upstream: bool = False,
 ) -> RunningServer:
     """Serve `target` (see `mcp.target`) at `listen`; use with `async with`, or await it and `aclose` it later.
@@ -67,6 +78,9 @@ def serve(
     `hosts` are further names by which clients address the server: they stand in the certificate and pass the Host
     check. `origins` are web origins that may call it. `measured` is what the simulated attester reports instead of a
     digest over the target's own code. `lifetime` is the certificate's; it is renewed while connections live.
+    `manifest` True: the server is asked at the start what it lists, and each live proof commits to that; a Manifest, or
+    the path of its document, is committed to as it is; False commits to none, writes nothing into lists and gives no
+    receipts.
 
     Raises: ConfigurationError at once for a bad option; on starting also AttesterError, and ConfigurationError for a
     target that does not start or an address that is taken.
@@ -87,9 +101,18 @@ def serve(
         commitments=commitments,
         drain_seconds=drain_seconds,
         max_body=max_body,
+        manifest=read_document(_bytes(manifest), source=str(manifest)) if isinstance(manifest, Path) else manifest,
     )
     resolved = resolve(target, danger_remote_upstream=danger_remote_upstream)
     return RunningServer(target, resolved, options)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(LIMITS.manifest + 1)
+    except OSError as error:
+        raise ConfigurationError(f"manifest {path}: cannot be read: {error.strerror or error}") from error
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -118,6 +141,7 @@ class RunningServer:
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._server: Server | None = None
+        self._catalogue: Catalogue | None = None
 
     def __await__(self) -> Generator[Any, None, RunningServer]:
         return self.__aenter__().__await__()
@@ -236,12 +260,34 @@ class RunningServer:
             app = await stack.enter_async_context(
                 running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
             )
+            key = BindingKey()
+            if options.manifest is not False:
+                app = await self._witnessed(app, key, stack)
             drain = Drain(Guard(app, names))
-            server = await stack.enter_async_context(self._tls_server(drain, attester))
+            server = await stack.enter_async_context(self._tls_server(drain, attester, key))
             stack.callback(drain.stop)
             yield server
 
-    def _tls_server(self, app: Drain, attester: Attester) -> Server:
+    async def _witnessed(self, app: asgi.App, key: BindingKey, stack: AsyncExitStack) -> Witness:
+        """`app` behind what writes manifests and receipts, listed once."""
+        options = self._options
+        fixed = options.manifest if isinstance(options.manifest, Manifest) else None
+        path = self._target.path if isinstance(self._target, Upstream) else options.mcp_path
+        self._catalogue = Catalogue(of_app(app, path), fixed=fixed)
+        stack.push_async_callback(self._catalogue.aclose)
+        await self._catalogue.refresh()
+        return Witness(app, catalogue=self._catalogue, ledger=Ledger(key), max_body=options.max_body)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the server lists and its proofs commit to; None where it could not be listed."""
+        return self._catalogue.manifest if self._catalogue is not None else None
+
+    def _commitments(self) -> Commitments:
+        found = self._options.commitments()
+        return found if self._catalogue is None else replace(found, manifest=self._catalogue.digest)
+
+    def _tls_server(self, app: Drain, attester: Attester, key: BindingKey) -> Server:
         options = self._options
         return Server(
             app,
@@ -250,7 +296,8 @@ class RunningServer:
             port=options.port,
             hosts=_certificate_hosts(options),
             lifetime=options.lifetime,
-            commitments=options.commitments,
+            commitments=self._commitments,
+            key=key,
             max_body=options.max_body,
             drain_seconds=options.drain_seconds,
             lifespan="off",

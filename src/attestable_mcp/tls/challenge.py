@@ -105,12 +105,13 @@ class AttestationMiddleware:
         *,
         commitments: Callable[[], Commitments] = Commitments,
         limits: Limits = LIMITS,
+        key: BindingKey | None = None,
     ) -> None:
         self._app = app
         self._attester = attester
         self._commitments = commitments
         self._limits = limits
-        self._key = BindingKey()
+        self._key = key or BindingKey()
         self.quoter = Quoter(attester)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,6 +172,7 @@ class AttestationMiddleware:
             configuration=commitments.configuration,
             binding_key=self._key.public,
         )
+        channel.transcript = transcript.digest()
         return Answer(
             counter=challenge.counter,
             binding_key=self._key.public,

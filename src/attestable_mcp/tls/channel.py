@@ -52,10 +52,11 @@ class Identity:
 class Channel:
     """The state of one connection. Not thread-safe; calls never block.
 
-    `own` is the identity that this connection really uses, also after its context went on to another.
+    `own` is the identity that this connection really uses, also after its context went on to another. `transcript` is
+    the digest of the newest transcript that was answered for on it (64 bytes), empty before.
     """
 
-    __slots__ = ("_connection", "_failed", "_finished", "_starved", "established", "own", "server_side")
+    __slots__ = ("_connection", "_failed", "_finished", "_starved", "established", "own", "server_side", "transcript")
 
     def __init__(self, context: SSL.Context, *, server_side: bool, own: Identity | None, hostname: str | None) -> None:
         connection = SSL.Connection(context, None)
@@ -72,6 +73,7 @@ class Channel:
         self.established = False
         self.own = own
         self.server_side = server_side
+        self.transcript = b""
 
     @property
     def starved(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import uvicorn
 
 from attestable_mcp.attest.base import Attester
+from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
@@ -127,7 +128,8 @@ class Server:
     """`async with Server(app, attester) as server: server.url`. Needs an asyncio event loop.
 
     `port` 0 takes a free one. `hosts` are the names in the certificate, `host` and localhost if not given. `lifetime`
-    is the certificate's. `commitments` is asked at each challenge. Leaving drains for `drain_seconds` at most.
+    is the certificate's. `commitments` is asked at each challenge; `key` is the binding key (one of its own
+    if none is given), with which `app` may sign receipts. Leaving drains for `drain_seconds` at most.
 
     Raises (on entering):
         AttesterError: no evidence for the first certificate. ConfigurationError: the address cannot be listened on,
@@ -144,6 +146,7 @@ class Server:
         hosts: Sequence[str] | None = None,
         lifetime: timedelta = DEFAULT_LIFETIME,
         commitments: Callable[[], Commitments] = Commitments,
+        key: BindingKey | None = None,
         limits: Limits = LIMITS,
         max_body: int = MAX_BODY,
         drain_seconds: int = DRAIN_SECONDS,
@@ -158,7 +161,7 @@ class Server:
         self._drain_seconds = drain_seconds
         self._lifespan: Literal["auto", "on", "off"] = lifespan
         self.challenge = AttestationMiddleware(
-            RequestLimits(app, body=max_body), attester, commitments=commitments, limits=limits
+            RequestLimits(app, body=max_body), attester, commitments=commitments, limits=limits, key=key
         )
         self._issued: Issued | None = None
         self._context: ServerContext | None = None

@@ -1,0 +1,114 @@
+"""The manifest of the server behind, kept up to date: what transcripts commit to and what lists carry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+
+import anyio
+
+from attestable_mcp.errors import AttestationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp.lister import Ask, read_manifest
+from attestable_mcp.mcp.manifest import Kind, Manifest, listing
+
+_log = logging.getLogger(__name__)
+_DOUBTS = 256
+_DOUBT_SECONDS = 30.0
+
+
+class Catalogue:
+    """Lists the server in a session of its own: at the start, when it says that a list changed, when a client was given
+    another list than ours, and now and then while calls come in.
+
+    A list that depends on the session is not ours to commit to: the manifest is what a session without credentials is
+    given. `fixed` is a manifest that was written down before and is committed to as it is, whatever the server lists.
+    """
+
+    def __init__(self, ask: Ask, *, fixed: Manifest | None = None) -> None:
+        self._ask = ask
+        self._fixed = fixed
+        self._lock = asyncio.Lock()
+        self._doubts: OrderedDict[bytes, float] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._read_at = -LIMITS.manifest_seconds
+        self.manifest: Manifest | None = fixed
+        """None until the server could be listed, and where it cannot be."""
+
+    @property
+    def digest(self) -> bytes:
+        """What transcripts commit to; empty where nothing is known."""
+        return self.manifest.digest if self.manifest is not None else b""
+
+    async def refresh(self, seconds: float = LIMITS.mcp_probe_seconds) -> None:
+        """List the server now. One that cannot be listed keeps the manifest it had."""
+        if self._fixed is not None:
+            return
+        async with self._lock:
+            try:
+                with anyio.fail_after(seconds):
+                    found = await read_manifest(self._ask)
+            except (AttestationError, TimeoutError) as error:
+                _log.warning("the server's lists cannot be read: %s", error or "no answer in time")
+            else:
+                self._take(found)
+            self._read_at = time.monotonic()
+
+    def _take(self, found: Manifest) -> None:
+        before = self.manifest
+        if before is None:
+            self.manifest = found
+        elif before.digest != found.digest:
+            self.manifest = replace(found, counter=before.counter + 1)
+            self._doubts.clear()
+            _log.info("the server's lists changed: manifest %s, change %d", found.digest.hex(), before.counter + 1)
+
+    async def confirm(self, kind: Kind, items: Iterable[object], *, whole: bool) -> None:
+        """A client was given these items: if that is not what we know, look again."""
+        try:
+            seen = listing(kind, items)
+        except AttestationError:
+            return
+        known = self.manifest.sets[kind.name] if self.manifest is not None else None
+        if known is not None:
+            same = all(known.digests.get(name) == digest for name, digest in seen.digests.items())
+            if same and (not whole or len(seen.digests) == len(known.digests)):
+                return
+        if self._doubt(seen.digest):
+            await self.refresh()
+
+    def _doubt(self, digest: bytes) -> bool:
+        """Is this difference news? One that a fresh look did not confirm is a session's own list."""
+        now = time.monotonic()
+        if now - self._doubts.get(digest, -_DOUBT_SECONDS) < _DOUBT_SECONDS:
+            return False
+        self._doubts[digest] = now
+        while len(self._doubts) > _DOUBTS:
+            self._doubts.popitem(last=False)
+        return True
+
+    def changed(self) -> None:
+        """The server says that a list changed: look again soon."""
+        self._start()
+
+    def called(self) -> None:
+        """A call came in: look again if the last look is old."""
+        if time.monotonic() - self._read_at > LIMITS.manifest_seconds:
+            self._read_at = time.monotonic()
+            self._start()
+
+    def _start(self) -> None:
+        if self._fixed is None and len(self._tasks) < 2:
+            task = asyncio.create_task(self.refresh())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
