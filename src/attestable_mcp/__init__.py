@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from attestable_mcp.mcp.serve import RunningServer, serve
     from attestable_mcp.rats import AttestationResult, Evidence, Verdict
     from attestable_mcp.tls.client import attested_http_client
+    from attestable_mcp.tls.pins import Pins
     from attestable_mcp.verifier import Verifier
 
     __version__: str
@@ -39,6 +40,7 @@ __all__ = [
     "BindingError",
     "ConfigurationError",
     "Evidence",
+    "Pins",
     "Policy",
     "RunningServer",
     "Verdict",
@@ -59,6 +61,7 @@ _HOMES = {
     "BindingError": "errors",
     "ConfigurationError": "errors",
     "Evidence": "rats",
+    "Pins": "tls.pins",
     "Policy": "appraise.policy",
     "RunningServer": "mcp.serve",
     "Verdict": "rats",

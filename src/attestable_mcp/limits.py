@@ -30,6 +30,7 @@ class Limits:
     tree_depth: int = 20
     """Nodes in an inclusion path of the transcript tree."""
     policy_file: int = 1024 * 1024
+    pin_file: int = 64 * 1024
     connect_seconds: float = 10.0
     challenge_seconds: float = 10.0
     endorsement_seconds: float = 10.0

@@ -19,6 +19,7 @@ TDX_UNTRUSTED = 0xFF
 """TD_ATTRIBUTES bits 7..0, the TUD group: any of them makes the TD untrusted, DEBUG being bit 0 (TDX module ABI)."""
 TDX_SEPT_VE_DISABLE = 1 << 28
 TDX_MIGRATABLE = 1 << 29
+CODE_NOT_COMPARED = "which code runs: only the hardware was proven, no measurement was compared"
 
 
 def _source(policy: Policy, *path: str | int) -> str:
@@ -231,7 +232,7 @@ RULES: tuple[Rule, ...] = (simulated, tee, debug, code, bits, td_state, lists, t
 def left_open(verified: Verified, policy: Policy) -> Iterator[str]:
     """What this policy, by its own words, does not prove."""
     if policy.rules.code_not_compared:
-        yield "which code runs: only the hardware was proven, no measurement was compared"
+        yield CODE_NOT_COMPARED
     if verified.simulated:
         yield "any hardware: this evidence is SIMULATED, made by software under a root that anyone can use"
     if verified.claims.debug and policy.rules.debug == "danger-accept":

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from attestable_mcp.appraise.pins import COMPARED, NONE, Pin, short
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text
+from attestable_mcp.cli import text, text_pins
 from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
 from attestable_mcp.cli.listen import add_listen, check_listen, listen
 from attestable_mcp.cli.outbound import add_headers, headers_of
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
-from attestable_mcp.cli.trust import policy_of
+from attestable_mcp.cli.trust import genuine_policy, named
 
 if TYPE_CHECKING:
     import httpx2
 
+    from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.tls.admission import AttestedPeer, Gate
 
 _CLOSE_SECONDS = 0.3
@@ -27,7 +29,7 @@ _LEAVE_SECONDS = 4.6
 
 
 def configure(parser: Parser) -> None:
-    """`connect URL (--policy FILE | --genuine-only) [...]`."""
+    """`connect URL [--policy FILE | --genuine-only] [...]`."""
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     add_trust(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
@@ -39,30 +41,43 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
     url = address(arguments.url)
     check_listen(arguments)
-    policy = policy_of(arguments, f"{text.PROGRAM} connect")
+    policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
     anyio.run(_connect, url, policy, headers_of(arguments), arguments, terminal)
     return 0
 
 
 async def _connect(url: str, policy: Policy, headers: dict[str, str], arguments: Arguments, terminal: Terminal) -> None:
     from attestable_mcp.cli.serve import signals
+    from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
     from attestable_mcp.mcp.outbound import Outbound
     from attestable_mcp.tls.client import attested_transport
+    from attestable_mcp.tls.pins import Pins
 
-    gate = make_gate(policy)
-    talk = Talk(url, terminal)
+    talk, notice = Talk(url, terminal), Notice()
+
+    def pinned(pin: Pin) -> None:
+        talk.pinned(pin)
+        notice.tell(notice_of(pin))
+
+    gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned))
     transport = Outbound(attested_transport(gate, url), headers=headers)
     asked = anyio.Event()
     with signals(asked):
         if arguments.listen is not None:
             await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)
         else:
-            await _on_stdio(url, transport, gate, arguments.timeout, talk, asked)
+            await _on_stdio(url, transport, gate, arguments.timeout, talk, notice, asked)
 
 
 async def _on_stdio(
-    url: str, transport: httpx2.AsyncBaseTransport, gate: Gate, silence: float, talk: Talk, asked: anyio.Event
+    url: str,
+    transport: httpx2.AsyncBaseTransport,
+    gate: Gate,
+    silence: float,
+    talk: Talk,
+    notice: Notice,
+    asked: anyio.Event,
 ) -> None:
     import httpx2
 
@@ -75,7 +90,8 @@ async def _on_stdio(
         async def write(line: bytes) -> None:
             if gate.newest is not None:
                 talk.met(gate.newest)
-            await sink.write(line)
+            for part in notice.around(line):
+                await sink.write(part)
 
         async def until(event: anyio.Event) -> None:
             await event.wait()
@@ -87,9 +103,14 @@ async def _on_stdio(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(until, asked)
             tasks.start_soon(until, sink.lost)
-            await bridge.run(source.lines())
+            await bridge.run(notice.watch(source.lines()))
             tasks.cancel_scope.cancel()
         await sink.aclose(_CLOSE_SECONDS)
+
+
+def notice_of(pin: Pin) -> dict[str, Any]:
+    """What an MCP host is shown of a first use."""
+    return {"message": text_pins.NOTICE, "origin": pin.origin, "pinned": dict(pin.facts())}
 
 
 class Talk:
@@ -104,9 +125,16 @@ class Talk:
         """What was proven of the server; said once until something else holds."""
         result = peer.result
         sentence = text.admitted(self._url, str(result.verdict), str(result.tee), result.simulated)
+        if any(finding.check == COMPARED for finding in result.findings):
+            sentence = f"{sentence}; {text_pins.UNREVIEWED}"
         if sentence != self._said:
             self._said = sentence
             self._say("info", sentence)
+
+    def pinned(self, pin: Pin) -> None:
+        """A server was met for the first time."""
+        facts = [(name, short(value)) for name, value in pin.facts() if value.strip("0") and value != NONE]
+        self._say("notice", text_pins.first_use(pin.origin, facts))
 
     def warn(self, sentence: str) -> None:
         """What went wrong."""

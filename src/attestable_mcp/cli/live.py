@@ -27,7 +27,12 @@ _PAGES = 1000
 
 def meet(url: str, policy: Policy, timeout: float) -> AttestationResult:
     """Prove the server on a connection of its own; no application byte is sent. Raises: AttestationError."""
-    return outcome(_run(lambda: attest_server(policy, url), url, timeout))
+    return outcome(meet_peer(url, policy, timeout))
+
+
+def meet_peer(url: str, policy: Policy, timeout: float) -> AttestedPeer:
+    """As `meet`, with the peer itself. Raises: AttestationError."""
+    return _run(lambda: attest_server(policy, url), url, timeout)
 
 
 def outcome(peer: AttestedPeer) -> AttestationResult:

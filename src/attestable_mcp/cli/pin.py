@@ -1,4 +1,5 @@
-"""`pin URL`: verify a server as genuine, then write the policy that accepts exactly this server."""
+"""`pin URL`: verify a server as genuine, then write the policy that accepts exactly this server; and the pins of
+`connect`."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text
-from attestable_mcp.cli.command import Arguments, Parser, add_timeout, add_trust, existing_path
+from attestable_mcp.cli import text, text_pins
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal
@@ -16,10 +17,17 @@ from attestable_mcp.cli.trust import genuine_policy
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult
 
+_PROGRAM = f"{text.PROGRAM} pin"
+
 
 def configure(parser: Parser) -> None:
-    """`pin URL [-o FILE] [--force]`."""
-    parser.add_argument("url", metavar="URL", help=text.HELP_URL)
+    """`pin URL [-o FILE] [--force]`, `pin --update URL [--yes]`, `pin --forget URL`, `pin --list`."""
+    parser.add_argument("url", metavar="URL", nargs="?", help=text.HELP_URL)
+    group = parser.add_argument_group(text_pins.GROUP)
+    group.add_argument("--update", action="store_true", help=text_pins.HELP_UPDATE)
+    group.add_argument("--yes", action="store_true", help=text_pins.HELP_YES)
+    group.add_argument("--list", action="store_true", help=text_pins.HELP_LIST)
+    group.add_argument("--forget", action="store_true", help=text_pins.HELP_FORGET)
     parser.add_argument("-o", "--output", metavar="FILE", type=existing_path, help=text.HELP_OUTPUT)
     parser.add_argument("--force", action="store_true", help=text.HELP_FORCE)
     add_trust(parser)
@@ -27,7 +35,35 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
-    """Write or print the policy. It is tried on the server before it is written, so 0 means: it accepts this server."""
+    """Write or print a policy, or do what one of the options about pins says."""
+    mode = _mode(arguments)
+    if mode is None:
+        return _write_policy(arguments, terminal)
+    from attestable_mcp.cli import pinned
+
+    if mode == "list":
+        return pinned.show_list(terminal)
+    if mode == "forget":
+        return pinned.forget(arguments, terminal)
+    return pinned.update(arguments, genuine_policy(arguments), terminal)
+
+
+def _mode(arguments: Arguments) -> str | None:
+    """`update`, `list`, `forget` or None. Raises: UsageError for words that do not go together."""
+    modes = [name for name in ("update", "list", "forget") if getattr(arguments, name)]
+    if len(modes) > 1:
+        raise UsageError(text_pins.ONE_MODE, hint=text.see_help(_PROGRAM))
+    if modes == ["list"] and arguments.url is not None:
+        raise UsageError(text_pins.URL_WITH_LIST, hint=text.see_help(_PROGRAM))
+    if modes != ["list"] and arguments.url is None:
+        raise UsageError(text_pins.NO_URL, hint=text.see_help(_PROGRAM))
+    if modes and arguments.output is not None:
+        raise UsageError(text_pins.OUTPUT_WITH_MODE, hint=text.see_help(_PROGRAM))
+    return modes[0] if modes else None
+
+
+def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
+    """It is tried on the server before it is written, so 0 means: it accepts this server."""
     url = address(arguments.url)
     policy = genuine_policy(arguments)
     refuse_overwrite(arguments.output, arguments.force)

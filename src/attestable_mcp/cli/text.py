@@ -31,7 +31,7 @@ SUMMARIES = {
     "serve": "serve an MCP server over TLS 1.3 with evidence",
     "verify": "verify a server, a certificate or a quote against a policy",
     "inspect": "show what evidence claims, without verifying it",
-    "pin": "write a policy that accepts exactly the server that answers now",
+    "pin": "write a policy for exactly the server that answers now; keep the pins of connect",
     "call": "call one tool of a verified server",
     "tools": "list the tools of a verified server",
     "connect": "join a host that speaks stdio to a server that must prove itself",
@@ -106,9 +106,15 @@ Nothing is verified: every line could be a lie. Use it to look, never to decide;
 examples
   {PROGRAM} pin https://mcp.example:8443/mcp -o prod.toml
   {PROGRAM} pin https://127.0.0.1:8443/mcp --danger-accept-simulated
+  {PROGRAM} pin --list
+  {PROGRAM} pin --update https://mcp.example:8443/mcp
+  {PROGRAM} pin --forget https://mcp.example:8443/mcp
 
 The server's hardware is verified; that its code is the code you want is not: you trust what answers now.
-Compare the measurement with one that you built or were given, then commit the file.""",
+Compare the measurement with one that you built or were given, then commit the file.
+
+Without a policy, "connect" pins a server at its first use, in a file of yours for each origin, and refuses one that
+differs later. --update shows the difference and accepts it; a changed patch level of the platform is no difference.""",
     "call": f"""\
 examples
   {PROGRAM} call https://mcp.example:8443/mcp get_current_time timezone=Europe/Paris --policy prod.toml
@@ -125,7 +131,8 @@ examples
     "connect": f"""\
 examples
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml
-  {PROGRAM} connect https://127.0.0.1:8443/mcp --genuine-only --danger-accept-simulated
+  {PROGRAM} connect https://mcp.example:8443/mcp                     (trust on first use: pins what answers first)
+  {PROGRAM} connect https://127.0.0.1:8443/mcp --danger-accept-simulated
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --header-env X-Api-Key=EXAMPLE_KEY
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --listen 127.0.0.1:0
 
@@ -134,7 +141,10 @@ stdout carries MCP only; stderr says what was proven and why a server was refuse
 A refused server gets no byte of MCP. The host sees an error that names the check, and the next request tries again.
 
 With --listen a local URL takes the place of stdio, for hosts that want one: it is printed on stdout and holds a secret.
-Each answer's header Attestation-Verdict says what was proven.""",
+Each answer's header Attestation-Verdict says what was proven.
+
+Without --policy the server must be genuine, and its code the same as at first use: nobody has reviewed it for you.
+"pin --list" shows what is pinned, "pin --update URL" accepts a change.""",
     "demo": """\
 Runs two MCP servers and a client on this machine with the simulated TEE, then impostors that must be refused.
 Nothing leaves the machine. Exits 0 only if every step went as it should.""",

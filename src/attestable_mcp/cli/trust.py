@@ -21,10 +21,15 @@ def policy_of(arguments: Arguments, program: str) -> Policy:
     return _adjusted(base, arguments)
 
 
-def genuine_policy(arguments: Arguments) -> Policy:
-    """For `pin`, which demands genuine hardware unless a policy is given. Raises: UsageError, ConfigurationError."""
-    if arguments.policy or arguments.genuine_only:
-        return policy_of(arguments, f"{text.PROGRAM} pin")
+def named(arguments: Arguments) -> bool:
+    """Does the command line say what to demand?"""
+    return bool(arguments.policy or arguments.genuine_only)
+
+
+def genuine_policy(arguments: Arguments, program: str = f"{text.PROGRAM} pin") -> Policy:
+    """For `pin` and `connect`: genuine hardware unless more is named. Raises: UsageError, ConfigurationError."""
+    if named(arguments):
+        return policy_of(arguments, program)
     return _adjusted(Policy.genuine_only(), arguments)
 
 

@@ -24,7 +24,7 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError
 from attestable_mcp.rats import AttestationResult
-from attestable_mcp.tls.admission import AttestedPeer, Gate
+from attestable_mcp.tls.admission import AttestedPeer, Gate, LastWord
 from attestable_mcp.tls.client import attested_http_client, origin_of
 from attestable_mcp.verifier import Verifier
 
@@ -35,7 +35,8 @@ READ_SECONDS = 300.0
 def attested_client(
     url: str,
     *,
-    policy: Policy | Path | str,
+    policy: Policy | Path | str | None = None,
+    pins: LastWord | None = None,
     sources: Iterable[EndorsementSource] | None = None,
     verifier: Verifier | None = None,
     gate: Gate | None = None,
@@ -48,17 +49,19 @@ def attested_client(
 ) -> AttestedClient:
     """An SDK client of the server at `url`, which `policy` must admit before it is spoken to.
 
-    `policy` is a Policy, the path of a policy file, or the text of one. `sources` are asked for collateral instead of
-    those that the policy names. `headers`, `auth`, `mounts` and `timeout` are those of the HTTP client; an OAuth
-    server elsewhere needs a mount of its own. `options` go to `mcp.Client` (mode, sampling_callback, ...).
+    `policy` is a Policy, the path of a policy file, or the text of one. `pins` (a `Pins`) is trust on first use: alone,
+    it admits genuine hardware whose code is the same as at first use; with a policy, both must hold. One of the two is
+    needed, unless a `gate` is given, which has them. `sources` are asked for collateral instead of those that the
+    policy names. `headers`, `auth`, `mounts` and `timeout` are those of the HTTP client; an OAuth server elsewhere
+    needs a mount of its own. `options` go to `mcp.Client` (mode, sampling_callback, ...).
 
     Raises:
-        ConfigurationError: at once, for a URL that is not https or a policy that is wrong.
+        ConfigurationError: at once, for a URL that is not https, a policy that is wrong, or neither policy nor pins.
         AttestationError: on entering, and later from the block when a new connection meets another server.
     """
     origin_of(url)
     chosen = gate or make_gate(
-        policy, sources=sources, verifier=verifier, danger_accept_simulated=danger_accept_simulated
+        policy, pins=pins, sources=sources, verifier=verifier, danger_accept_simulated=danger_accept_simulated
     )
     http = attested_http_client(
         chosen.policy,
@@ -130,20 +133,27 @@ async def _transport(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Any]:
 
 
 def make_gate(
-    policy: Policy | Path | str,
+    policy: Policy | Path | str | None,
     *,
+    pins: LastWord | None = None,
     sources: Iterable[EndorsementSource] | None = None,
     verifier: Verifier | None = None,
     danger_accept_simulated: bool = False,
 ) -> Gate:
-    """What judges servers by `policy`; keep one and share it to remember what has been proven.
+    """What judges servers by `policy`, `pins`, or both; keep one and share it to remember what has been proven.
 
-    Raises: ConfigurationError for a policy, a source or an anchor that cannot be read.
+    Raises: ConfigurationError for neither of them, or a policy, a source or an anchor that cannot be read.
     """
-    chosen = read_policy(policy)
+    if policy is None and pins is None:
+        raise ConfigurationError(
+            "nothing says what to demand of the server: wanted policy=... or pins=...",
+            hint="policy names the code that you accept; pins=Pins() trusts what answers first, and holds later "
+            "servers to it",
+        )
+    chosen = Policy.genuine_only() if policy is None else read_policy(policy)
     if danger_accept_simulated:
         chosen = chosen.with_overrides(simulated=True)
-    return Gate(chosen, sources=None if sources is None else tuple(sources), verifier=verifier)
+    return Gate(chosen, sources=None if sources is None else tuple(sources), verifier=verifier, pins=pins)
 
 
 def read_policy(policy: Policy | Path | str) -> Policy:

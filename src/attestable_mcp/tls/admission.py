@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 from OpenSSL import SSL
@@ -58,7 +58,7 @@ _NO_LIVE = (404, 405, 501)
 _IDENTITY = (
     "mrenclave", "mrsigner", "isvprodid", "isvsvn", "miscselect", "attributes",
     "mr_td", "mr_seam", "mr_config_id", "mr_owner", "mr_owner_config", "mr_service_td",
-    "td_attributes", "xfam", "rt_mr0", "rt_mr1", "rt_mr2",
+    "td_attributes", "xfam", "rtmr0", "rtmr1", "rtmr2",
 )  # fmt: skip
 """Claims that say which code it is; RTMR 3 grows while a TD runs, and the TCB of a platform may move."""
 
@@ -162,12 +162,20 @@ class _Conversation:
     verified: Verified
 
 
+class LastWord(Protocol):
+    """What is asked of a peer that the policy admits, before anybody speaks to it, on each connection."""
+
+    def admit(self, peer: AttestedPeer) -> AttestedPeer:
+        """The peer, with its result as it shall be shown. May block. Raises: AttestationError to refuse it."""
+
+
 class Gate:
     """Judges servers by one policy. Safe to share between threads and connections; what it remembers is bounded.
 
-    `newest` is the peer admitted last; `peers` has the newest of each origin. `sources` replaces what the policy names.
-    What is stapled or remembered is verified at once; only where a source must be asked, or where a `verifier` is
-    handed in, a thread does it.
+    `pins` has the last word on each connection: `tls.pins.Pins`, or anything that admits peers. `newest` is the peer
+    admitted last; `peers` has the newest of each origin. `sources` replaces what the policy names. What is stapled or
+    remembered is verified at once; only where a source must be asked, or where a `verifier` is handed in, a thread
+    does it.
     """
 
     def __init__(
@@ -176,10 +184,12 @@ class Gate:
         *,
         sources: Sequence[EndorsementSource] | None = None,
         verifier: Verifier | None = None,
+        pins: LastWord | None = None,
         limits: Limits = LIMITS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
+        self._pins = pins
         self.context = ClientContext()
         self.limits = limits
         self.newest: AttestedPeer | None = None
@@ -216,11 +226,18 @@ class Gate:
         yield Within(self.limits.endorsement_seconds + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._clock())
         if self.policy.trust.freshness == "certificate":
-            return self._admit(_by_certificate(origin, certificate))
+            return (yield from self._admit(_by_certificate(origin, certificate)))
         yield Within(self.limits.challenge_seconds, f"live challenge to {origin}")
-        return self._admit((yield from self._live(channel, origin, certificate)))
+        return (yield from self._admit((yield from self._live(channel, origin, certificate))))
 
-    def _admit(self, peer: AttestedPeer) -> AttestedPeer:
+    def _admit(self, peer: AttestedPeer) -> Steps:
+        pins = self._pins
+        if pins is None:
+            return self._remembered(peer)
+        yield Within(self.limits.connect_seconds, f"pins of {peer.origin}")
+        return self._remembered((yield Work(lambda: pins.admit(peer))))
+
+    def _remembered(self, peer: AttestedPeer) -> AttestedPeer:
         with self._lock:
             _remember(self.peers, peer.origin, peer, self.limits.binding_keys)
             self.newest = peer

@@ -1,0 +1,67 @@
+"""Small files of the user's: written whole or not at all, and by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from attestable_mcp.errors import ConfigurationError
+
+PRIVATE = 0o600
+LOCK_SECONDS = 5.0
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+    """Put `data` in the place of `path`: whoever reads meets the old bytes or the new ones, never half of them.
+
+    `mode` are the permission bits, where the system knows any. The folder must exist.
+
+    Raises:
+        OSError: the old file stands as it was.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode != PRIVATE:
+            Path(name).chmod(mode)
+        Path(name).replace(path)
+    except OSError:
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock file `path` against other processes and threads.
+
+    Raises:
+        ConfigurationError: another holds it for longer than `seconds`, or it cannot be made.
+    """
+    lock = filelock.FileLock(path, timeout=seconds, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ConfigurationError(
+            f"{path}: another process has held this lock for {seconds:g} seconds",
+            code="locked",
+            hint="End the other attestable-mcp process if it hangs, then try again.",
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot be locked: {getattr(error, 'strerror', None) or error}",
+            code="unwritable",
+            hint="Make the folder writable for this user.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
