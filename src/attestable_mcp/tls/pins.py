@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -232,6 +233,7 @@ def read_pin(path: Path) -> Pin:
     """
     try:
         with path.open("rb") as file:
+            _demand_own(path, os.fstat(file.fileno()))
             data = file.read(LIMITS.pin_file + 1)
     except FileNotFoundError:
         raise
@@ -243,6 +245,15 @@ def read_pin(path: Path) -> Pin:
         return _pin(json.loads(data))
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise _damaged(path, str(error) or type(error).__name__) from error
+
+
+def _demand_own(path: Path, status: os.stat_result) -> None:
+    """A pin that others may write proves nothing. Windows keeps other users out of the folder by itself."""
+    if sys.platform == "win32":
+        return
+    if status.st_mode & 0o022 or status.st_uid not in (os.geteuid(), 0):
+        mode, user = status.st_mode & 0o777, status.st_uid
+        raise _damaged(path, f"wanted one that only you can write, seen mode {mode:o} of user {user}")
 
 
 def _pin(value: object) -> Pin:

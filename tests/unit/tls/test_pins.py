@@ -265,6 +265,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no time": lambda path: edit(path, accepted="yesterday"),
     "a number for a word": lambda path: edit(path, tee=3),
     "another origin": lambda path: edit(path, origin="https://other.example:8443"),
+    "others may write": lambda path: path.chmod(0o666),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
