@@ -52,6 +52,8 @@ class Limits:
     mcp_sessions: int = 128
     """Legacy sessions of a wrapped stdio server, each with a process of its own."""
     mcp_session_idle_seconds: float = 1800.0
+    mcp_inputs: int = 64
+    """What a server may ask of a host for one call at a time, where eras are translated."""
     mcp_probe_seconds: float = 15.0
     """A stdio server's time to answer its first message."""
     manifest: int = 4 * 1024 * 1024

@@ -3,14 +3,15 @@
 A message of the stateless era (it names its revision in `_meta`) becomes a POST of its own, and cancelling it closes
 that POST. The handshake era gets its session, its GET stream and a DELETE at the end; a session that the server has
 forgotten is opened again once, with the host's own `initialize`. Each request is answered once, whatever happens, save
-one of the stateless era that the host itself cancelled.
+one of the stateless era that the host itself cancelled. Where the server speaks the other era only, which shows at the
+first answer, a translator (mcp.translate) stands between the host and all of this.
 Source: MCP 2025-11-25 and 2026-07-28, basic/transports and basic/utilities (cancellation).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -21,9 +22,11 @@ import httpx2
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import bridge_headers, rpc
+from attestable_mcp.mcp.bridge_era import OtherEra, Probe, other_era, unclear_status
 from attestable_mcp.mcp.bridge_failure import Failure, failure_of, plain
 from attestable_mcp.mcp.bridge_session import Session
 from attestable_mcp.mcp.bridge_sse import EventReader
+from attestable_mcp.mcp.translate import Step, ToServer, Translator
 
 _log = logging.getLogger(__name__)
 _HEADER_MISMATCH = -32020
@@ -52,6 +55,8 @@ class _Call:
     message: rpc.Message
     body: bytes
     version: str | None
+    translated: bool = False
+    """Was it made by the translator rather than the host?"""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     @property
@@ -87,13 +92,19 @@ class Bridge:
         self._opened = _set()
         self._told = _set()
         self._idle = _set()
+        self._translator: Translator | None = None
+        self._era_known = False
+        self._finding_era = anyio.Lock()
 
     async def run(self, lines: AsyncIterator[bytes | None]) -> None:
         """Until the host closes its side; then answers are waited for, and the session is ended."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             try:
                 async for line in lines:
-                    await self._take(line, tasks)
+                    await self._take(line)
+                if self._translator is not None:
+                    await self._carry_out(self._translator.closing())
                 await self._drain()
             finally:
                 tasks.cancel_scope.cancel()
@@ -102,7 +113,7 @@ class Bridge:
 
     # --- from the host ---------------------------------------------------------------------------------------------
 
-    async def _take(self, line: bytes | None, tasks: anyio.abc.TaskGroup) -> None:
+    async def _take(self, line: bytes | None) -> None:
         if line is None:
             cap = self._options.max_message
             await self._write(rpc.error(None, rpc.INVALID_REQUEST, f"wanted at most {cap} bytes a line"))
@@ -115,27 +126,44 @@ class Bridge:
             request_id = message.get("id") if isinstance(message, dict) else None
             code = rpc.PARSE_ERROR if message is None else rpc.INVALID_REQUEST
             await self._write(rpc.error(request_id if rpc.is_id(request_id) else None, code, problem))
-        elif rpc.is_request(message):
-            await self._accept(message, rpc.one_line(line, message), tasks)
-        elif not self._cancelled(message):
-            before, self._told = self._told, anyio.Event()
-            tasks.start_soon(self._tell, message, rpc.one_line(line, message), before, self._told, tasks)
+            return
+        if message.get("method") == "initialize":
+            self._begin_anew()
+        if self._translator is not None:
+            await self._carry_out(self._translator.from_host(message))
+        else:
+            await self._pass_on(message, rpc.one_line(line, message))
 
-    async def _accept(self, message: rpc.Message, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
-        call = _Call(message=message, body=body, version=bridge_headers.version_of(message))
+    async def _pass_on(self, message: rpc.Message, body: bytes, *, translated: bool = False) -> None:
+        """Send a message towards the server, as it is."""
+        if rpc.is_request(message):
+            version = bridge_headers.version_of(message)
+            await self._accept(_Call(message=message, body=body, version=version, translated=translated))
+        elif not self._cancelled(message) and not (translated and self._takes_no_answers(message)):
+            before, self._told = self._told, anyio.Event()
+            self._tasks.start_soon(self._tell, message, body, before, self._told, translated)
+
+    def _takes_no_answers(self, message: rpc.Message) -> bool:
+        """Over HTTP the stateless era has no way to answer what its server should not have asked."""
+        return rpc.is_response(message) and self._session.version is None
+
+    async def _accept(self, call: _Call) -> None:
         if call.id in self._pending:
-            await self._write(rpc.error(call.id, rpc.INVALID_REQUEST, "this request id is already in flight"))
+            await self._refuse(call, "this request id is already in flight")
             return
         if len(self._pending) >= self._options.waiting:
-            text = f"wanted at most {self._options.waiting} requests in flight"
-            await self._write(rpc.error(call.id, rpc.INVALID_REQUEST, text))
+            await self._refuse(call, f"wanted at most {self._options.waiting} requests in flight")
             return
         self._pending[call.id] = call
         self._idle = anyio.Event() if self._idle.is_set() else self._idle
         opened, told = self._opened, self._told
         if call.method == "initialize":
             self._opened = anyio.Event()
-        tasks.start_soon(self._serve, call, (opened, told), self._opened, tasks)
+        self._tasks.start_soon(self._serve, call, (opened, told), self._opened)
+
+    async def _refuse(self, call: _Call, text: str) -> None:
+        line = rpc.error(call.id, rpc.INVALID_REQUEST, text)
+        await self._emit(rpc.parse(line), line, call)
 
     def _cancelled(self, message: rpc.Message) -> bool:
         """Was this a cancellation that closing a stream has carried out? In the handshake era it is sent on."""
@@ -154,14 +182,12 @@ class Bridge:
 
     # --- towards the server ----------------------------------------------------------------------------------------
 
-    async def _serve(
-        self, call: _Call, before: Iterable[anyio.Event], opened: anyio.Event, tasks: anyio.abc.TaskGroup
-    ) -> None:
+    async def _serve(self, call: _Call, before: Iterable[anyio.Event], opened: anyio.Event) -> None:
         """Ask the server and see to it that the host has an answer, unless it has cancelled."""
         try:
             with call.scope:
                 await _wait(before)
-                await self._ask(call, tasks)
+                await self._ask_in_its_era(call)
         except Exception as error:  # noqa: BLE001 whatever happened, the host must have an answer
             await self._fail(call, failure_of(error, self._url))
         finally:
@@ -171,10 +197,25 @@ class Bridge:
     async def _fail(self, call: _Call, failure: Failure) -> None:
         if self._forget(call.id):
             self._say(failure.message)
-            await self._write(failure.answer(call.id))
+            line = failure.answer(call.id)
+            await self._emit(rpc.parse(line), line, call)
             self._settle()
 
-    async def _ask(self, call: _Call, tasks: anyio.abc.TaskGroup) -> None:
+    async def _ask_in_its_era(self, call: _Call) -> None:
+        try:
+            if call.translated or self._translator is None:
+                await self._ask(call)
+                return
+        except OtherEra as other:
+            await self._find_era(call)
+            if self._translator is None:
+                await self._say_so(call, other)
+                return
+        self._forget(call.id)
+        self._settle()
+        await self._carry_out(self._translator.from_host(call.message))
+
+    async def _ask(self, call: _Call) -> None:
         if call.version is not None:
             if not await self._post(call, self._catalogue.headers(call.message, call.version), retry_headers=True):
                 await self._learn(call)
@@ -182,7 +223,7 @@ class Bridge:
         elif call.method == "initialize":
             await self._initialize(call)
         else:
-            await self._in_session(call, tasks)
+            await self._in_session(call)
         await self._unanswered(call)
 
     async def _unanswered(self, call: _Call) -> None:
@@ -195,12 +236,12 @@ class Bridge:
         self._session = Session(opening=call.body)
         await self._post(call, bridge_headers.legacy(None, None))
 
-    async def _in_session(self, call: _Call, tasks: anyio.abc.TaskGroup) -> None:
+    async def _in_session(self, call: _Call) -> None:
         session = self._session
         try:
             await self._post(call, session.headers(), session=session)
         except _SessionGone:
-            await self._revive(session, tasks)
+            await self._revive(session)
             await self._post(call, self._session.headers())
 
     async def _post(
@@ -223,7 +264,7 @@ class Bridge:
                     return False
                 await self._one(call, answer, response)
             else:
-                await self._fail(call, self._status(response))
+                await self._no_response(call, response)
         return True
 
     def _stream(
@@ -254,7 +295,13 @@ class Bridge:
                 line = rpc.dump(message)
             await self._down(message, line, call, response)
         if call.id in self._pending and response.status_code != 200:
-            await self._fail(call, self._status(response))
+            await self._no_response(call, response)
+
+    async def _no_response(self, call: _Call, response: httpx2.Response) -> None:
+        failure = self._status(response)
+        if self._era_open(call) and unclear_status(response.status_code):
+            raise OtherEra(failure=failure)
+        await self._fail(call, failure)
 
     def _status(self, response: httpx2.Response) -> Failure:
         status = response.status_code
@@ -304,16 +351,27 @@ class Bridge:
     async def _down(self, message: rpc.Message, line: bytes, call: _Call | None, response: httpx2.Response) -> None:
         """One message for the host. A response goes out once, and only for a request that waits."""
         if not rpc.is_response(message):
-            await self._write(line)
+            await self._emit(message, line, call)
             return
         request_id = message.get("id")
+        if call is not None and call.id == request_id and self._era_open(call):
+            if other_era(call.method, call.version, message):
+                raise OtherEra(line=line)
+            self._era_known = "result" in message
         asked = self._forget(request_id) if rpc.is_id(request_id) else None
         if asked is None:
             _log.debug("a response that nobody waits for was dropped")
             return
         self._note(asked, message, response)
-        await self._write(line)
+        await self._emit(message, line, asked)
         self._settle()
+
+    async def _emit(self, message: rpc.Message, line: bytes, call: _Call | None) -> None:
+        """One message from the server's side. `call` is the request that it belongs to, if that is known."""
+        if self._translator is None or (call is not None and not call.translated):
+            await self._write(line)
+        else:
+            await self._carry_out(self._translator.from_server(message, call.id if call is not None else None))
 
     def _note(self, asked: _Call, message: rpc.Message, response: httpx2.Response) -> None:
         """Learn from an answer what later headers need."""
@@ -352,7 +410,7 @@ class Bridge:
                 if rpc.is_response(answer):
                     result = answer.get("result")
                     break
-                await self._write(rpc.dump(answer))
+                await self._emit(answer, rpc.dump(answer), None)
             if message["method"] == "initialize" and isinstance(result, dict):
                 self._session.open(response.headers.get(bridge_headers.SESSION), result)
         return result if isinstance(result, dict) else {}
@@ -378,19 +436,22 @@ class Bridge:
         body: bytes,
         before: anyio.Event,
         done: anyio.Event,
-        tasks: anyio.abc.TaskGroup,
+        translated: bool,
     ) -> None:
         """A notification or a response of the host's, in its order."""
         try:
             if message.get("method") != "notifications/cancelled":
                 await _wait((before, self._opened) if "method" in message else (before,))
-            await self._send(message, body, tasks)
+            if self._translator is not None and not translated:
+                await self._carry_out(self._translator.from_host(message))
+            else:
+                await self._send(message, body)
         except Exception as error:  # noqa: BLE001 nobody waits for an answer; the log is where it can be told
             self._say(failure_of(error, self._url).message)
         finally:
             done.set()
 
-    async def _send(self, message: rpc.Message, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
+    async def _send(self, message: rpc.Message, body: bytes) -> None:
         version = bridge_headers.version_of(message)
         session = self._session
         modern = version is not None and "method" in message
@@ -399,32 +460,39 @@ class Bridge:
             status = response.status_code
         if message.get("method") == "notifications/initialized" and not modern and status < 300:
             session.confirmed = body
-            self._listen(session, tasks)
+            self._listen(session)
         elif status >= 400 and message.get("method") != "notifications/cancelled":
             self._say(f"the server answered HTTP {status} to {message.get('method') or 'a response of the host'}")
 
-    async def _revive(self, dead: Session, tasks: anyio.abc.TaskGroup) -> None:
+    async def _revive(self, dead: Session) -> None:
         """Open a new session with the host's own handshake, once for all requests that met the dead one."""
         async with dead.lock:
             if self._session is not dead or dead.opening is None:
                 return
             dead.close()
-            self._session = Session(opening=dead.opening, confirmed=dead.confirmed)
-            opening = rpc.parse(dead.opening) | {"id": "attestable-mcp-initialize"}
-            await self._question(opening, bridge_headers.legacy(None, None))
-            if self._session.version is None:
+            if await self._open(Session(opening=dead.opening, confirmed=dead.confirmed)) is None:
                 self._session = dead
                 raise ConversationError("the server forgot the session and opens no other", code="session_lost")
             self._say("the server had forgotten the session; a new one was opened")
-            if dead.confirmed is not None:
-                async with self._stream("POST", self._session.headers(), body=dead.confirmed, read=30.0):
-                    pass
-                self._listen(self._session, tasks)
+            if self._translator is not None:
+                await self._carry_out(self._translator.renewed())
 
-    def _listen(self, session: Session, tasks: anyio.abc.TaskGroup) -> None:
+    async def _open(self, session: Session) -> rpc.Message | None:
+        """Open a session with a handshake of its own: the server's `initialize` result, or None where it opens none."""
+        self._session = session
+        result = await self._question(rpc.parse(session.opening or b"{}"), bridge_headers.legacy(None, None))
+        if session.version is None:
+            return None
+        if session.confirmed is not None:
+            async with self._stream("POST", session.headers(), body=session.confirmed, read=30.0):
+                pass
+            self._listen(session)
+        return result
+
+    def _listen(self, session: Session) -> None:
         if session.id is not None and not session.listening:
             session.listening = True
-            tasks.start_soon(self._standing, session)
+            self._tasks.start_soon(self._standing, session)
 
     async def _standing(self, session: Session) -> None:
         """The GET stream, reconnected as long as the session lives; a server may have none (405)."""
@@ -449,6 +517,56 @@ class Bridge:
                 reader = again
                 await anyio.sleep(max(reader.retry_seconds or 1.0, min(2.0**failures, 30.0) if failures else 0.1))
         session.listening = False
+
+    # --- a server of the other era ---------------------------------------------------------------------------------
+
+    def _era_open(self, call: _Call) -> bool:
+        """May the answer to this call show that the server speaks the other era only?"""
+        first = call.version is not None or call.method == "initialize"
+        return first and not self._era_known and not call.translated
+
+    async def _find_era(self, call: _Call) -> None:
+        """Set the translator if the server speaks only the era that the host's request was not of."""
+        async with self._finding_era:
+            if self._translator is None and not self._era_known:
+                probe = Probe(call.message, call.version, question=self._question, open_session=self._open)
+                self._translator = await probe.translator()
+                self._era_known = probe.same_era
+                if self._translator is not None:
+                    self._say(probe.told)
+                elif call.version is not None:
+                    self._session = Session()
+
+    async def _say_so(self, call: _Call, other: OtherEra) -> None:
+        """The server speaks no other era either: its answer stands."""
+        if other.failure is not None:
+            await self._fail(call, other.failure)
+        elif self._forget(call.id):
+            await self._write(other.line)
+            self._settle()
+
+    async def _carry_out(self, steps: Sequence[Step]) -> None:
+        """Take the steps of a translator, in order."""
+        for step in steps:
+            if not isinstance(step, ToServer):
+                await self._write(rpc.dump(step.message))
+            elif step.after:
+                self._tasks.start_soon(self._later, step)
+            else:
+                await self._pass_on(step.message, rpc.dump(step.message), translated=True)
+
+    async def _later(self, step: ToServer) -> None:
+        await anyio.sleep(step.after)
+        await self._pass_on(step.message, rpc.dump(step.message), translated=True)
+
+    def _begin_anew(self) -> None:
+        """A handshake of the host's: whatever was translated before is over."""
+        for call in [call for call in self._pending.values() if call.translated]:
+            self._forget(call.id)
+            call.scope.cancel()
+        self._settle()
+        self._translator = None
+        self._era_known = False
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

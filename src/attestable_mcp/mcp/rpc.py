@@ -110,3 +110,9 @@ def meta(message: Message) -> Message:
     """The `_meta` object of a message's params; empty where there is none."""
     found = params(message).get("_meta")
     return found if isinstance(found, dict) else {}
+
+
+def result_meta(result: object) -> Message:
+    """The `_meta` object of a result; empty where there is none."""
+    found = result.get("_meta") if isinstance(result, dict) else None
+    return found if isinstance(found, dict) else {}
