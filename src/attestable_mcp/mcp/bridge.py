@@ -232,7 +232,7 @@ class Bridge:
             await self._fail(call, plain(text, self._url, code="no_response", hint="see the server's own log"))
 
     async def _initialize(self, call: _Call) -> None:
-        self._session.close()
+        self._tasks.start_soon(self._leave, self._session)
         self._session = Session(opening=call.body)
         await self._post(call, bridge_headers.legacy(None, None))
 
@@ -584,7 +584,10 @@ class Bridge:
         with anyio.move_on_after(0.5):  # a host that does not read cannot hold us
             for call in list(self._pending.values()):
                 await self._fail(call, plain("the host closed its side first", self._url, code="closing"))
-        session = self._session
+        await self._leave(self._session)
+
+    async def _leave(self, session: Session) -> None:
+        """End a session at the server."""
         session.close()
         if session.id is not None:
             with anyio.move_on_after(0.7), suppress(Exception):

@@ -16,8 +16,9 @@ import anyio
 
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
-from attestable_mcp.mcp.child import Child, ChildEnded
+from attestable_mcp.mcp.child import ChildEnded
 from attestable_mcp.mcp.outbox import Outbox, answer, stream
+from attestable_mcp.mcp.translate_child import EitherEraChild
 
 _log = logging.getLogger(__name__)
 _ASIDE = frozenset({"notifications/message", "notifications/cancelled"})
@@ -28,7 +29,7 @@ SESSION_HEADER = b"mcp-session-id"
 class LegacySession:
     """One client's conversation with one process. `run` lives as long as the session; `post` and `get` serve HTTP."""
 
-    def __init__(self, session_id: str, child: Child, *, waiting: int = LIMITS.mcp_waiting) -> None:
+    def __init__(self, session_id: str, child: EitherEraChild, *, waiting: int = LIMITS.mcp_waiting) -> None:
         self.id = session_id
         self._child = child
         self._waiting = waiting

@@ -36,12 +36,11 @@ from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, ChildEnded, Command
 from attestable_mcp.mcp.outbox import Outbox, answer
+from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST
 
 _log = logging.getLogger(__name__)
 _LIST_PAGES = 100
 _LIST_SECONDS = 10.0
-NEWEST = "2026-07-28"
-HANDSHAKE_VERSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +87,8 @@ class SharedChild:
         self._catalogue = _Catalogue()
         self._backoff = Backoff()
         self.versions: tuple[str, ...] = ()
+        self.discovered: rpc.Message = {}
+        """What the process said to `server/discover`."""
         self.ending = "it has not been started"
         """Why no process runs, in words."""
         self.ended_early = False
@@ -153,7 +154,8 @@ class SharedChild:
         with anyio.move_on_after(self._probe_seconds):
             envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: client_info()}
             found = await self._ask("server/discover", {"_meta": envelope})
-            supported = _result(found).get("supportedVersions")
+            self.discovered = _result(found)
+            supported = self.discovered.get("supportedVersions")
             if isinstance(supported, list):
                 self.versions = tuple(v for v in supported if isinstance(v, str) and v not in HANDSHAKE_VERSIONS)
         return bool(self.versions)

@@ -1,7 +1,8 @@
 """A stdio MCP server behind streamable HTTP, for clients of both eras, at the level of JSON-RPC messages.
 
-A handshake-era client gets a session and a process of its own; clients of the stateless era share one process, if the
-server speaks that era at all (it is asked once, at the start). Processes are ended on every path.
+A handshake-era client gets a session and a process of its own (translated for, if the server speaks the stateless era
+only); clients of the stateless era share one process, if the server speaks that era at all (it is asked once, at the
+start). Processes are ended on every path.
 Source: MCP 2025-11-25 and 2026-07-28, basic/transports; SEP-2575 for how a dual-era client falls back.
 """
 
@@ -22,7 +23,9 @@ from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, Command
 from attestable_mcp.mcp.legacy import SESSION_HEADER, LegacySession
-from attestable_mcp.mcp.modern import HANDSHAKE_VERSIONS, SharedChild, client_info
+from attestable_mcp.mcp.modern import SharedChild, client_info
+from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS
+from attestable_mcp.mcp.translate_child import EitherEraChild
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +224,9 @@ class StdioGateway:
     ) -> None:
         started = anyio.current_time()
         async with Child(self._command, line_limit=self._options.max_message) as child:
-            session = LegacySession(secrets.token_urlsafe(24), child, waiting=self._options.waiting)
+            discovered = self._shared.discovered if self._shared is not None else {}
+            either = EitherEraChild(child, discovered)
+            session = LegacySession(secrets.token_urlsafe(24), either, waiting=self._options.waiting)
             self._sessions[session.id] = session
             try:
                 task_status.started(session)

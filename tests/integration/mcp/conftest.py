@@ -18,6 +18,7 @@ from attestable_mcp.mcp.child import Command
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
 
 PLAIN = Path(__file__).with_name("plain_server.py")
+sys.path.append(str(Path(__file__).parent))  # for eras.py, which tests of this folder share
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A stdio MCP server in plain Python, both eras, quick to start, with tools that misbehave on request.
 
-argv: `--legacy-only` answers server/discover with an error; `--exit` ends at once; `--pid-folder DIR` leaves a file
-there, named by its process id; `--log FILE` notes cancellations; `--slow-end` wants to be killed.
+argv: `--legacy-only` answers server/discover with an error, `--modern-only` initialize; `--exit` ends at once;
+`--pid-folder DIR` leaves a file there, named by its process id; `--log FILE` notes cancellations; `--slow-end` wants to
+be killed.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def handle(message: dict) -> None:
     if method is None:
         ANSWERS[key] = message
         WAITING[key].set()
-    elif method == "initialize":
+    elif method == "initialize" and "--modern-only" not in FLAGS:
         version = message["params"]["protocolVersion"]
         say(
             {
