@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.rats import Endorsements, Evidence, carried
+from attestable_mcp.wire.kinds import report_data as stated_report_data
 
 REPORT_DATA_SIZE = 64
 
@@ -57,3 +59,20 @@ def demand_report_data(report_data: bytes) -> bytes:
             f"report data: wanted {REPORT_DATA_SIZE} bytes of a transcript digest, seen {report_data!r:.80}"
         )
     return report_data
+
+
+def demand_carries(evidence: Evidence, report_data: bytes, where: str) -> None:
+    """Evidence over anything else would bind nothing: better to fail here than at every peer.
+
+    Raises:
+        AttesterError: it cannot be read, or speaks of other report data.
+    """
+    try:
+        seen = stated_report_data(evidence)
+    except EvidenceError as error:
+        raise AttesterError(f"{where}: wanted evidence of kind {evidence.kind}, seen {error.message}") from error
+    if seen != carried(report_data, evidence.kind):
+        raise AttesterError(
+            f"{where}: wanted the report data just given, seen {seen.hex()[:16]}...",
+            hint="another process or thread asks the device at the same time",
+        )

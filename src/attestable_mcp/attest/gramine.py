@@ -13,11 +13,10 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from attestable_mcp.attest.base import REPORT_DATA_SIZE, demand_report_data
-from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.attest.base import REPORT_DATA_SIZE, demand_carries, demand_report_data
+from attestable_mcp.errors import AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
-from attestable_mcp.wire.intel import read_quote
 
 DEVICE_ROOT = Path("/dev/attestation")
 _BLOCK = 16 * 1024
@@ -104,24 +103,13 @@ class GramineAttester:
         with self._lock:
             self._write("user_report_data", report_data)
             quote = self._read("quote", LIMITS.evidence)
-        self._demand_carries(quote, report_data)
-        return Evidence(kind=EvidenceKind.INTEL_QUOTE, body=quote)
+        evidence = Evidence(kind=EvidenceKind.INTEL_QUOTE, body=quote)
+        demand_carries(evidence, report_data, f"{self._where}/quote")
+        return evidence
 
     def endorsements(self) -> Endorsements:
         """None: Gramine hands out quotes only. Collateral comes from a PCS or PCCS."""
         return Endorsements()
-
-    def _demand_carries(self, quote: bytes, report_data: bytes) -> None:
-        """A quote over anything else would bind nothing: better to fail here than at every peer."""
-        try:
-            seen = read_quote(quote).report_data
-        except EvidenceError as error:
-            raise AttesterError(f"{self._where}/quote: wanted a DCAP quote, seen {error.message}") from error
-        if seen != report_data:
-            raise AttesterError(
-                f"{self._where}/quote: wanted the report data just written, seen {seen.hex()[:16]}...",
-                hint="another process or thread of this enclave writes to the device at the same time",
-            )
 
     def _write(self, name: str, data: bytes) -> None:
         try:

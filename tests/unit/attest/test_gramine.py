@@ -99,9 +99,9 @@ def test_device_faults_are_ours_with_a_hint(name: str, number: int, words: str) 
     [
         (b"", "seen 0"),
         (b"x" * (LIMITS.evidence + 9), f"seen {LIMITS.evidence + 1}"),
-        (b"not a quote", "DCAP quote"),
-        (VENDOR.quote_sgx(b"\7" * 64, bytes(32)), "just written"),
-        (VENDOR.quote_sgx(bytes(64), bytes(32))[:-9], "DCAP quote"),
+        (b"not a quote", "of kind intel-quote"),
+        (VENDOR.quote_sgx(b"\7" * 64, bytes(32)), "just given"),
+        (VENDOR.quote_sgx(bytes(64), bytes(32))[:-9], "of kind intel-quote"),
     ],
 )
 def test_wrong_answers_are_faults(quote: bytes, words: str) -> None:

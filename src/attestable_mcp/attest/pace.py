@@ -1,0 +1,82 @@
+"""Devices that must not be hurried: hosts hand out about ten SEV-SNP reports in ten seconds and refuse more.
+
+`Pace` spaces the requests of this process so that a busy server does not run into the host's throttle, and asks again
+where it does, a few times, ever later, within a deadline. Callers wait: they never pile up without bound, because
+`tls.challenge.Quoter` asks for one quote at a time for all who wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from attestable_mcp.errors import AttesterError
+
+_T = TypeVar("_T")
+TRANSIENT = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT})
+"""What a driver says when the host is busy or throttles; anything else will not get better by asking again."""
+_FIRST_PAUSE_SECONDS = 0.05
+
+
+class Pace:
+    """At most `most` requests in any `window` seconds; a transient failure is tried again for up to `patience` seconds.
+
+    Safe to share between threads. `clock` and `sleep` are for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = 8,
+        window: float = 10.0,
+        patience: float = 8.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._window = window
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._started: deque[float] = deque(maxlen=most)
+        self._lock = threading.Lock()
+
+    def run(self, request: Callable[[], _T], what: str) -> _T:
+        """The request's result, perhaps after a wait and after further attempts.
+
+        Raises:
+            AttesterError: with the code `attester_busy`, when patience ends.
+            OSError: as the request raised it, where trying again is no use.
+        """
+        until = self._clock() + self._patience
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            self._take_turn(until, what)
+            try:
+                return request()
+            except OSError as error:
+                if error.errno not in TRANSIENT:
+                    raise
+                self._wait(pause, until, what, error.strerror or "busy")
+                pause *= 2
+
+    def _take_turn(self, until: float, what: str) -> None:
+        """Wait until the oldest of the last requests has left the window."""
+        with self._lock:
+            if len(self._started) == self._started.maxlen:
+                self._wait(self._started[0] + self._window - self._clock(), until, what, "asked too often")
+            self._started.append(self._clock())
+
+    def _wait(self, seconds: float, until: float, what: str, reason: str) -> None:
+        if seconds <= 0:
+            return
+        if self._clock() + seconds > until:
+            raise AttesterError(
+                f"{what}: {reason}, for {self._patience:.0f} seconds",
+                code="attester_busy",
+                hint="the host limits how often it makes evidence; try again later",
+            )
+        self._sleep(seconds)
