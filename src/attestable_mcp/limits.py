@@ -15,6 +15,8 @@ class Limits:
     """One quote, report or document; a TPM's comes with its event log, of which there are some of 100 KiB."""
     endorsement: int = 1024 * 1024
     """One answer of a collateral service, one collateral file."""
+    bundle: int = 8 * 1024 * 1024
+    """A stored verdict with all that it rests on."""
     endorsement_files: int = 256
     """Files read from an --endorsements folder."""
     challenge_answer: int = 512 * 1024

@@ -96,6 +96,11 @@ class Verifier:
         self._watermarks = watermarks or Watermarks(default_path())
         self._clock = clock
 
+    @property
+    def sources(self) -> tuple[EndorsementSource, ...]:
+        """Whom it asks for collateral, in this order."""
+        return self._sources
+
     def appraise_evidence(self, evidence: Evidence, *, stapled: Endorsements | None = None, at: datetime) -> Appraisal:
         """Prove and judge one piece of evidence. Whose key or connection it speaks of is for the caller to bind.
 

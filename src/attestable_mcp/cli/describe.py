@@ -10,6 +10,7 @@ from typing import Any
 from attestable_mcp.cli import text
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.wire import der, ratls
+from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, is_bundle, read_bundle, recorded_verdict
 from attestable_mcp.wire.intel import quote_fields, read_quote
 from attestable_mcp.wire.recognise import Certificate, recognise
 from attestable_mcp.wire.x509 import Extension
@@ -31,10 +32,32 @@ _EXTENSIONS = {
 
 def describe(data: bytes) -> dict[str, Any]:
     """The bytes of a source, recognised by content. Raises: EvidenceError."""
+    if is_bundle(data):
+        return describe_bundle(read_bundle(data))
     found = recognise(data)
     if isinstance(found, Certificate):
         return describe_certificate(found.der)
     return describe_evidence(found)
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle holds, with the evidence in it. Raises: EvidenceError."""
+    subject = bundle.subject
+    return _marked(
+        "bundle",
+        made_at=bundle.made_at.isoformat(),
+        of=bundle.source,
+        policy=bundle.policy.name,
+        policy_sha256=hashlib.sha256(bundle.policy.toml.encode()).hexdigest() if bundle.policy.toml else "",
+        policy_toml=bundle.policy.toml,
+        anchors=[f"{a.vendor}: {a.name} (key sha256 {a.spki_sha256})" for a in bundle.anchors],
+        recorded_verdict=recorded_verdict(bundle),
+        sources=list(bundle.sources),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in bundle.files},
+        provenance={name: hashlib.sha256(data).hexdigest() for name, data in bundle.provenance},
+        live=isinstance(subject, LiveSubject),
+        subject=describe(subject.data) if isinstance(subject, FileSubject) else describe(subject.certificate),
+    )
 
 
 def describe_certificate(certificate: bytes) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
@@ -16,9 +15,10 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text
 from attestable_mcp.cli.endings import innermost
 from attestable_mcp.errors import AttestationError, AttestationUnavailable, ConversationError
-from attestable_mcp.rats import AttestationResult, Finding, Outcome
+from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.client import AttestedPeer, attest_server, origin_of
 from attestable_mcp.tls.engine import ClientContext
+from attestable_mcp.tls.replay import Recorder, Recording, outcome
 
 _T = TypeVar("_T")
 _PAGES = 1000
@@ -35,23 +35,9 @@ def meet_peer(url: str, policy: Policy, timeout: float) -> AttestedPeer:
     return _run(lambda: attest_server(policy, url), url, timeout)
 
 
-def outcome(peer: AttestedPeer) -> AttestationResult:
-    """The result with the findings on the certificate and the connection before those on the live evidence."""
-    own = set(peer.result.findings)
-    differing = [
-        replace(finding, check=f"certificate.{finding.check}")
-        for finding in peer.certificate_result.findings
-        if finding not in own
-    ]
-    return replace(peer.result, findings=(*_connection(peer), *differing, *peer.result.findings))
-
-
-def _connection(peer: AttestedPeer) -> tuple[Finding, ...]:
-    key = Finding(check="certificate.key", outcome=Outcome.PASS, seen=f"sha256:{peer.spki_sha256}")
-    if peer.binding is None:
-        return (key, Finding(check="live.binding", outcome=Outcome.SKIP, reason=text.NO_LIVE_BINDING))
-    seen = text.bound(str(peer.binding.method), peer.binding.counter)
-    return (key, Finding(check="live.binding", outcome=Outcome.PASS, seen=seen))
+def record(url: str, recorder: Recorder, timeout: float) -> Recording:
+    """As `meet`, with everything that the verdict rests on. Raises: AttestationError."""
+    return _run(lambda: recorder.of_server(url), url, timeout)
 
 
 def call_tool(

@@ -100,7 +100,7 @@ def _hand_over(written: str, result: AttestationResult, arguments: Arguments, te
 def refuse_overwrite(path: Path | None, force: bool) -> None:
     """Before any server is met, so that nobody waits for a no. Raises: ConfigurationError."""
     if path is not None and not force and os.path.lexists(path):
-        raise _exists(path)
+        raise exists(path)
 
 
 def write_file(path: Path, content: str, *, force: bool) -> None:
@@ -109,11 +109,12 @@ def write_file(path: Path, content: str, *, force: bool) -> None:
         with open(path, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
             stream.write(content)
     except FileExistsError as error:
-        raise _exists(path) from error
+        raise exists(path) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
 
 
-def _exists(path: Path) -> ConfigurationError:
+def exists(path: Path) -> ConfigurationError:
+    """The refusal to overwrite."""
     return ConfigurationError(text.exists(path), code="file_exists", hint=text.EXISTS_HINT)

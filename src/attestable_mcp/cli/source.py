@@ -15,8 +15,8 @@ from attestable_mcp.cli.command import UsageError
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 
-CAP = 4 * max(LIMITS.certificate, LIMITS.evidence)
-"""Bytes read of a source: room for PEM, base64 or hex of the largest certificate."""
+CAP = max(4 * LIMITS.certificate, 4 * LIMITS.evidence, LIMITS.bundle)
+"""Bytes read of a source: room for a bundle, and for PEM, base64 or hex of the largest certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ SUMMARIES = {
     "serve": "serve an MCP server over TLS 1.3 with evidence",
     "verify": "verify a server, a certificate or a quote against a policy",
     "inspect": "show what evidence claims, without verifying it",
+    "bundle": "save a verdict with everything it rests on, to replay it offline",
     "pin": "write a policy for exactly the server that answers now; keep the pins of connect",
     "call": "call one tool of a verified server",
     "tools": "list the tools of a verified server",
@@ -56,8 +57,10 @@ HELP_ANCHOR = (
 )
 HELP_ACCEPT_STATUS = "also accept this TCB status, such as OutOfDate; may be repeated; never Revoked"
 HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"
-HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence"
-HELP_SOURCE = "an https URL, or a file with a certificate (PEM or DER) or a quote; - reads stdin"
+HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence and bundles"
+HELP_BUNDLE_OUTPUT = "write the bundle to this file"
+HELP_PROVENANCE = "keep this file in the bundle, such as a Sigstore bundle of the release; may be repeated"
+HELP_SOURCE = "an https URL, or a file with a bundle, a certificate (PEM or DER) or a quote; - reads stdin"
 HELP_URL = "the server's address, such as https://mcp.example:8443/mcp"
 HELP_TOOL = "the tool's name"
 HELP_ARGUMENTS = "name=value, where a value that parses as JSON is JSON, else a string; name:=json must be JSON"
@@ -91,9 +94,11 @@ examples
   {PROGRAM} verify https://mcp.example:8443/mcp --genuine-only
   {PROGRAM} verify quote.bin --genuine-only --endorsements collateral/ --at 2026-01-31T12:00:00Z
   {PROGRAM} verify server.pem --policy prod.toml --json | jq .verdict
+  {PROGRAM} verify prod.bundle --at 2026-01-31T12:00:00Z
 
 For a URL, the connection itself is proven too: the server answers a fresh challenge bound to it.
 For a file, no connection exists, so none is proven; the result says so.
+A bundle brings its own policy; --policy takes yours in its place. It is judged as of now unless --at says otherwise.
 
 {EXIT_CODES}""",
     "inspect": f"""\
@@ -102,6 +107,15 @@ examples
   {PROGRAM} inspect https://mcp.example:8443/mcp --json
 
 Nothing is verified: every line could be a lie. Use it to look, never to decide; "verify" decides.""",
+    "bundle": f"""\
+examples
+  {PROGRAM} bundle https://mcp.example:8443/mcp --policy prod.toml -o prod.bundle
+  {PROGRAM} bundle quote.bin --genuine-only -o quote.bundle
+  {PROGRAM} verify prod.bundle --at 2026-01-31T12:00:00Z              (the same findings, with no network)
+  {PROGRAM} verify prod.bundle --policy mine.toml                     (today, by your own policy)
+
+The exit code is the verdict's; the file is written whatever the verdict is. It holds evidence, collateral, the live
+answer, the policy and the time, and no secret. docs/bundle.md says what a replay shows and what it cannot show.""",
     "pin": f"""\
 examples
   {PROGRAM} pin https://mcp.example:8443/mcp -o prod.toml
@@ -177,6 +191,7 @@ NO_DEMAND_HINT = (
     '"pin URL -o policy.toml" writes a policy for a server; --genuine-only proves the hardware but not the code'
 )
 GENUINE_ACCEPTS_STATUS = "name what you accept with --accept-status STATUS, or write a policy"
+BUNDLE_DEMANDS = "a bundle brings its own policy; to add to a policy, give yours with --policy or --genuine-only"
 AT_WITH_URL = "--at is for stored evidence: a live connection is judged by the clock"
 NOT_HTTPS = "the address must begin with https://"
 NOT_HTTPS_HINT = "evidence travels in TLS; over plain http there is none, and nothing falls back to it"
@@ -340,17 +355,36 @@ def other_content(kind: str) -> str:
     return f"({kind} content; --json shows it)"
 
 
+# bundles
+
+
+def bundled(path: object, size: int, digest: str) -> str:
+    """`bundle -o` wrote a file."""
+    return f"wrote {path} ({size} bytes, sha256 {digest})"
+
+
+def bundle_facts(made_at: str, source: str, policy: str, own: bool) -> str:
+    """What a bundle says of itself, before it is judged."""
+    whose = "the policy that it brings" if own else "your policy"
+    return f"bundle of {source}, made at {made_at} by its own word; judged by {whose}, {policy}"
+
+
+def replayed(recorded: str, same: bool) -> str:
+    """How a replay compares with what the bundle records."""
+    how = "the findings are the same" if same else "the findings differ: another time, policy or version judged then"
+    return f"recorded verdict: {recorded}; {how}"
+
+
+def replay_hint(made_at: str) -> str:
+    """Nobody said as of when."""
+    return f"judged as of now; --at {made_at} replays the verdict of the bundle's own time"
+
+
 # live servers
 
-NO_LIVE_BINDING = "the policy asks for the certificate's freshness only"
 ENDLESS_TOOLS = "the list of tools does not end"
 TIMEOUT_HINT = "try again, or give it longer with --timeout"
 UNREACHABLE_HINT = "check the address, and that it runs"
-
-
-def bound(method: str, counter: int) -> str:
-    """How this connection was bound."""
-    return f"a fresh challenge on this connection, answered by {method} (round {counter})"
 
 
 def protocol_error(error: BaseException) -> str:

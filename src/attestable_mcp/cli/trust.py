@@ -8,7 +8,10 @@ from pathlib import Path
 from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy, split_anchor
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, UsageError
+from attestable_mcp.cli.source import read_file
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.wire.bundle import StoredPolicy
 
 
 def policy_of(arguments: Arguments, program: str) -> Policy:
@@ -31,6 +34,20 @@ def genuine_policy(arguments: Arguments, program: str = f"{text.PROGRAM} pin") -
     if named(arguments):
         return policy_of(arguments, program)
     return _adjusted(Policy.genuine_only(), arguments)
+
+
+def stored_policy_of(arguments: Arguments) -> StoredPolicy:
+    """The same demands as a bundle keeps them. Raises: ConfigurationError."""
+    name, text_ = "genuine-only", ""
+    if arguments.policy:
+        name = arguments.policy.name
+        text_ = read_file(arguments.policy, LIMITS.policy_file).decode("utf-8")
+    return StoredPolicy(
+        name=name,
+        toml=text_,
+        accept_statuses=tuple(arguments.accept_status),
+        simulated=bool(arguments.danger_accept_simulated),
+    )
 
 
 def _adjusted(base: Policy, arguments: Arguments) -> Policy:

@@ -223,6 +223,10 @@ class Gate:
     def _set_up(self, channel: Channel, origin: Origin) -> Steps:
         yield Within(self.limits.connect_seconds, f"TLS handshake with {origin}")
         yield from _handshake(channel)
+        return (yield from self._admitted(channel, origin))
+
+    def _admitted(self, channel: Channel, origin: Origin) -> Steps:
+        """From a finished handshake on."""
         yield Within(self.limits.endorsement_seconds + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._clock())
         if self.policy.trust.freshness == "certificate":
@@ -291,7 +295,7 @@ class Gate:
     def _live(self, channel: Channel, origin: Origin, certificate: _Certificate) -> Steps:
         known = self._conversation(origin, self._clock())
         challenge = self._challenge(known)
-        body = yield from _converse(channel, origin, challenge.encode(), self.limits)
+        body = yield from self._ask(channel, origin, challenge)
         answer = Answer.decode(body, limits=self.limits)
         transcript = rebuild(
             answer,
@@ -325,6 +329,9 @@ class Gate:
             spki_sha256=certificate.spki_sha256.hex(),
             certificate_der=certificate.der,
         )
+
+    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Generator[Step, Any, bytes]:
+        return (yield from _converse(channel, origin, challenge.encode(), self.limits))
 
     def _conversation(self, origin: Origin, at: datetime) -> _Conversation | None:
         with self._lock:

@@ -1,0 +1,286 @@
+"""Verdicts that can be had again: recorded with everything they rest on, replayed with no network and no clock.
+
+Recorder and player are the gate itself with two ends cut: where it asks a peer, and where it asks sources. So a replay
+runs the very code that judged. What it cannot show again: that the exported keying material came from a connection that
+existed, that the nonce was random, and that the time is true. Whoever made the bundle had to be believed for these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, cast
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.bind.live import Challenge
+from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE
+from attestable_mcp.endorse.tape import Tape, replaying
+from attestable_mcp.errors import (
+    EXIT_UNAVAILABLE,
+    AppraisalRefused,
+    AttestationError,
+    ConfigurationError,
+    MalformedEvidence,
+)
+from attestable_mcp.rats import AttestationResult, ErrorReport, Finding, Outcome, Verdict
+from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin, Step, Work, _Certificate
+from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.client import attest_server, origin_of
+from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor, TrustAnchors
+from attestable_mcp.watermarks import Watermarks
+from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, StoredAnchor, StoredPolicy
+
+CHOSEN_POLICY = "that this policy is yours: it came in the bundle, and whoever made the bundle chose it"
+CHOSEN_NONCE = (
+    "when this happened, and that a connection existed: a replay shows that the evidence commits to the recorded "
+    "nonce and keying material; only who made the bundle saw the connection that they came from"
+)
+
+
+def outcome(peer: AttestedPeer) -> AttestationResult:
+    """The result with the findings on the certificate and the connection before those on the live evidence."""
+    own = set(peer.result.findings)
+    differing = [
+        replace(finding, check=f"certificate.{finding.check}")
+        for finding in peer.certificate_result.findings
+        if finding not in own
+    ]
+    return replace(peer.result, findings=(*_connection(peer), *differing, *peer.result.findings))
+
+
+def _connection(peer: AttestedPeer) -> tuple[Finding, ...]:
+    key = Finding(check="certificate.key", outcome=Outcome.PASS, seen=f"sha256:{peer.spki_sha256}")
+    if peer.binding is None:
+        reason = "the policy asks for the certificate's freshness only"
+        return (key, Finding(check="live.binding", outcome=Outcome.SKIP, reason=reason))
+    method, counter = str(peer.binding.method), peer.binding.counter
+    seen = f"a fresh challenge on this connection, answered by {method} (round {counter})"
+    return (key, Finding(check="live.binding", outcome=Outcome.PASS, seen=seen))
+
+
+def ended(error: AttestationError, at: datetime) -> AttestationResult:
+    """The result of a judgement that ended with an error."""
+    if isinstance(error, AppraisalRefused) and isinstance(error.result, AttestationResult):
+        return error.result
+    verdict = Verdict.UNAVAILABLE if error.exit_code == EXIT_UNAVAILABLE else Verdict.REFUSED
+    report = ErrorReport(code=error.code, message=error.message, hint=error.hint)
+    return AttestationResult(verdict=verdict, at=at, error=report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A verdict and the bundle that replays it."""
+
+    result: AttestationResult
+    bundle: Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder:
+    """Judges by `policy` at `at` and keeps what the verdict rests on. `stored` is the policy as it was given.
+
+    Evaluation numbers met before on this machine are left out of it: the verdict rests on what the bundle holds.
+    """
+
+    policy: Policy
+    stored: StoredPolicy
+    at: datetime
+    provenance: tuple[tuple[str, bytes], ...] = ()
+
+    def of_file(self, name: str, data: bytes) -> Recording:
+        """Judge a file's bytes."""
+        tape = Tape()
+        verifier = self._verifier(tape)
+        result = verifier.appraise_source(data, self.at).result
+        return self._recording(name, FileSubject(data=data), result, verifier, tape)
+
+    async def of_server(self, url: str) -> Recording:
+        """Judge a server on a connection of its own.
+
+        Raises:
+            ConversationError: nobody answers, or not with a certificate: there is nothing to keep.
+        """
+        tape = Tape()
+        verifier = self._verifier(tape)
+        gate = _RecordingGate(self.policy, verifier=verifier, clock=lambda: self.at)
+        try:
+            result = outcome(await attest_server(self.policy, url, gate=gate))
+        except ConfigurationError:
+            raise
+        except AttestationError as error:
+            if not gate.certificate:
+                raise
+            result = ended(error, self.at)
+        subject = LiveSubject(
+            url=str(origin_of(url)), certificate=gate.certificate, challenge=gate.challenge, answer=gate.answer,
+            exporter=gate.exporter,
+        )  # fmt: skip
+        return self._recording(url, subject, result, verifier, tape)
+
+    def _verifier(self, tape: Tape) -> Verifier:
+        sources = tape.recording(resolve_sources(self.policy.trust))
+        return Verifier(self.policy, sources=sources, watermarks=Watermarks())
+
+    def _recording(
+        self, source: str, subject: FileSubject | LiveSubject, result: AttestationResult, verifier: Verifier, tape: Tape
+    ) -> Recording:
+        bundle = Bundle(
+            made_at=self.at,
+            source=source,
+            subject=subject,
+            policy=self.stored,
+            anchors=_stored(verifier.anchors),
+            sources=tuple(source.name for source in verifier.sources),
+            answers=tuple(tape.answers.values()),
+            provenance=self.provenance,
+            result=json.dumps(result.to_json(), sort_keys=True).encode(),
+        )
+        return Recording(result=result, bundle=bundle)
+
+
+def _stored(anchors: TrustAnchors) -> tuple[StoredAnchor, ...]:
+    return tuple(
+        StoredAnchor(vendor=vendor.name, name=a.name, spki_sha256=a.spki_sha256, simulated=a.simulated,
+                     replaced=a.replaced)
+        for vendor in fields(anchors)
+        for a in getattr(anchors, vendor.name)
+    )  # fmt: skip
+
+
+def _anchors(stored: tuple[StoredAnchor, ...]) -> TrustAnchors:
+    """The bundle's anchors. One whose key is not a vendor's published root is marked as put in its place, whatever
+    the bundle says of it."""
+    known: dict[str, list[TrustAnchor]] = {vendor.name: [] for vendor in fields(TrustAnchors)}
+    for item in stored:
+        if item.vendor not in known:
+            raise MalformedEvidence(f"bundle: anchors: unknown vendor {item.vendor[:40]!r}", field="anchors")
+        known[item.vendor].append(_anchor(item))
+    return TrustAnchors(**{vendor: tuple(found) for vendor, found in known.items()})
+
+
+def _anchor(item: StoredAnchor) -> TrustAnchor:
+    published: tuple[TrustAnchor, ...] = (*getattr(TrustAnchors(), item.vendor), *getattr(SIMULATED_ROOTS, item.vendor))
+    same = next((anchor for anchor in published if anchor.spki_sha256 == item.spki_sha256), None)
+    if same is not None and not item.replaced:
+        return same
+    simulated = item.simulated or (same is not None and same.simulated)
+    return TrustAnchor(name=item.name, spki_sha256=item.spki_sha256, simulated=simulated, replaced=True)
+
+
+def stored_policy(stored: StoredPolicy) -> Policy:
+    """The policy that a bundle brings. Raises: ConfigurationError where it is none."""
+    if not stored.toml:
+        return Policy.genuine_only(accept_statuses=stored.accept_statuses, simulated=stored.simulated)
+    policy = Policy.from_toml(stored.toml, stored.name)
+    return policy.with_overrides(accept_statuses=stored.accept_statuses, simulated=stored.simulated)
+
+
+def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> AttestationResult:
+    """Judge again what the bundle holds, as of `at`, by `policy` or else by the bundle's own.
+
+    With a policy of one's own, its anchors count; the bundle's count only under the bundle's policy. At the bundle's
+    own time and under its own policy, the findings are those of the verdict that it records.
+
+    Raises:
+        ConfigurationError: the bundle's policy, or what yours names, cannot be read.
+        MalformedEvidence: the bundle holds what no bundle can.
+    """
+    own = policy is None
+    chosen = stored_policy(bundle.policy) if policy is None else policy
+    anchors = _anchors(bundle.anchors) if own else resolve_anchors(chosen.trust)
+    verifier = Verifier(
+        chosen, sources=replaying(bundle.sources, bundle.answers), anchors=anchors, watermarks=Watermarks()
+    )
+    if isinstance(bundle.subject, FileSubject):
+        result = verifier.appraise_source(bundle.subject.data, at).result
+    else:
+        result = _replay_live(bundle.subject, chosen, verifier, at)
+    return replace(result, not_proven=(*result.not_proven, *_beliefs(bundle, own)))
+
+
+def _beliefs(bundle: Bundle, own_policy: bool) -> tuple[str, ...]:
+    """What a replay has to believe of who made the bundle."""
+    live = isinstance(bundle.subject, LiveSubject)
+    return ((CHOSEN_NONCE,) if live else ()) + ((CHOSEN_POLICY,) if own_policy else ())
+
+
+def _replay_live(subject: LiveSubject, policy: Policy, verifier: Verifier, at: datetime) -> AttestationResult:
+    gate = _ReplayingGate(policy, subject, verifier=verifier, clock=lambda: at)
+    channel = cast("Channel", _Past(subject))
+    try:
+        peer = _drive(gate.set_up_again(channel, origin_of(subject.url)))
+    except ConfigurationError:
+        raise
+    except AttestationError as error:
+        return ended(error, at)
+    return outcome(peer)
+
+
+def _drive(steps: Generator[Step, Any, AttestedPeer]) -> AttestedPeer:
+    """Run the steps of a gate that neither sends nor receives."""
+    answer: Any = None
+    try:
+        while True:
+            step = steps.send(answer)
+            answer = step.call() if isinstance(step, Work) else None
+    except StopIteration as stop:
+        peer: AttestedPeer = stop.value
+        return peer
+
+
+class _RecordingGate(Gate):
+    """Keeps what it was shown: one connection only."""
+
+    certificate = b""
+    challenge = b""
+    answer = b""
+    exporter = b""
+
+    def _certificate(self, channel: Channel, at: datetime) -> Generator[Step, Any, _Certificate]:
+        self.certificate = channel.peer_certificate_der() or b""
+        return (yield from super()._certificate(channel, at))
+
+    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Generator[Step, Any, bytes]:
+        body = yield from super()._ask(channel, origin, challenge)
+        self.challenge, self.answer = challenge.encode(), body
+        self.exporter = channel.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b"")
+        return body
+
+
+class _ReplayingGate(Gate):
+    """Asks the recorded question and hears the recorded answer."""
+
+    def __init__(
+        self, policy: Policy, subject: LiveSubject, *, verifier: Verifier, clock: Callable[[], datetime]
+    ) -> None:
+        super().__init__(policy, verifier=verifier, clock=clock)
+        self._subject = subject
+
+    def set_up_again(self, channel: Channel, origin: Origin) -> Generator[Step, Any, AttestedPeer]:
+        """As `set_up`, from where the handshake is done."""
+        return self._admitted(channel, origin)
+
+    def _challenge(self, known: object) -> Challenge:
+        return Challenge.decode(self._subject.challenge)
+
+    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Generator[Step, Any, bytes]:
+        if not self._subject.answer:
+            raise MalformedEvidence("bundle: the server was never challenged, and this policy asks for a live answer")
+        yield from ()
+        return self._subject.answer
+
+
+class _Past:
+    """The two things of a channel that a verdict depends on."""
+
+    def __init__(self, subject: LiveSubject) -> None:
+        self._subject = subject
+
+    def peer_certificate_der(self) -> bytes:
+        return self._subject.certificate
+
+    def export_keying_material(self, label: bytes, size: int, context: bytes) -> bytes:
+        return self._subject.exporter

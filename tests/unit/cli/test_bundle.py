@@ -1,0 +1,88 @@
+"""`bundle` and `verify FILE` at the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WHEN = "2025-07-19T10:00:34Z"
+
+
+@pytest.fixture
+def folder(vectors: Path) -> Path:
+    return vectors / "tdx" / "dcapqvl-v4-uptodate"
+
+
+@pytest.fixture
+def made(cli: Any, folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    path = tmp_path / "tdx.bundle"
+    ended = cli(
+        "bundle", str(folder / "quote.bin"), "--genuine-only", "--endorsements", str(folder / "collateral"), "--at",
+        WHEN, "-o", str(path), "--json",
+    )  # fmt: skip
+    assert ended.code == 4
+    assert ended.json()["written"] == str(path)
+    return path, ended.json()
+
+
+def test_a_bundle_replays_byte_for_byte(cli: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    path, first = made
+    ended = cli("verify", str(path), "--at", WHEN, "--json")
+    assert ended.code == 4
+    again = ended.json()
+    assert again["findings"] == first["findings"]
+    assert again["claims"] == first["claims"]
+    assert again["bundle"] == {
+        "made_at": "2025-07-19T10:00:34.000000Z",
+        "source": again["bundle"]["source"],
+        "policy_from": "bundle",
+        "recorded_verdict": "partial",
+        "same_findings": True,
+    }
+
+
+def test_without_a_time_a_bundle_is_judged_now_and_says_its_own_time(
+    cli: Any, made: tuple[Path, dict[str, Any]]
+) -> None:
+    ended = cli("verify", str(made[0]))
+    assert ended.code == 2
+    assert "made at 2025-07-19T10:00:34.000000Z by its own word" in ended.err
+    assert "judged as of now; --at 2025-07-19T10:00:34.000000Z replays" in ended.err
+
+
+def test_ones_own_policy_counts_and_options_without_one_are_refused(
+    cli: Any, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    registers = "".join(f'rtmr{n} = "{"00" * 48}"\n' for n in range(4))
+    path.write_text(f'[policy]\nmr_td = "{"00" * 48}"\n{registers}')
+    ended = cli("verify", str(made[0]), "--at", WHEN, "--policy", str(path), "--json")
+    assert ended.code == 2
+    assert ended.json()["error"]["code"] == "measurement_mismatch"
+    assert ended.json()["bundle"]["policy_from"] == "yours"
+    assert cli("verify", str(made[0]), "--danger-accept-simulated").code == 1
+
+
+def test_a_bundle_can_be_looked_at(cli: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    seen = cli("inspect", str(made[0]), "--json").json()
+    assert (seen["kind"], seen["recorded_verdict"], seen["unverified"]) == ("bundle", "partial", True)
+    assert seen["subject"]["tee"] == "tdx"
+
+
+def test_nothing_is_overwritten_and_nobody_is_asked_before_that(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "there"
+    path.write_text("mine")
+    ended = cli("bundle", "https://127.0.0.1:9/", "--genuine-only", "-o", str(path), "--json")
+    assert ended.code == 1
+    assert ended.json()["error"]["code"] == "file_exists"
+    assert path.read_text() == "mine"
+
+
+def test_a_damaged_bundle_is_refused(cli: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    data = made[0].read_bytes()
+    made[0].write_bytes(data[: len(data) // 2])
+    ended = cli("verify", str(made[0]), "--json")
+    assert ended.code == 2
+    assert ended.json()["verdict"] == "refused"
