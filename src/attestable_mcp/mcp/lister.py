@@ -19,7 +19,8 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, bridge_headers, rpc
 from attestable_mcp.mcp.bridge_sse import EventReader
 from attestable_mcp.mcp.manifest import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind, Manifest, of_lists
-from attestable_mcp.mcp.modern import HANDSHAKE_VERSIONS, NEWEST, client_info
+from attestable_mcp.mcp.modern import client_info
+from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST
 
 _log = logging.getLogger(__name__)
 _LEGACY = max(HANDSHAKE_VERSIONS)
