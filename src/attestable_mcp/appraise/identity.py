@@ -1,9 +1,8 @@
 """Which claims say what code a TEE runs, by kind: the names that pins and releases compare.
 
 What a platform's vendor may change under the code is not here: CPUSVN, TCB components, the TDX module, XFRM and the
-rest of the patch level are judged by status, so that an update of the platform is no change of identity.
-Source: Intel SDM vol. 3D, 34.14 (SGX report); TDX module ABI, TDREPORT; AMD SEV-SNP ABI 56860, 7.3; AWS Nitro
-Enclaves, cryptographic attestation.
+rest of the patch level are judged by status, so that an update of the platform is no change of identity. The names
+stand in the rows of `kinds.table`.
 """
 
 from __future__ import annotations
@@ -11,25 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.rats import ClaimValue, Tee
 
-CODE: Mapping[Tee, tuple[str, ...]] = MappingProxyType(
-    {
-        Tee.SGX: (
-            "mrenclave", "mrsigner", "isvprodid", "isvsvn", "attributes", "miscselect",
-            "configid", "configsvn", "isvextprodid", "isvfamilyid",
-        ),
-        Tee.TDX: (
-            "mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config",
-            "mr_service_td", "td_attributes", "xfam",
-        ),
-        Tee.SEV_SNP: (
-            "measurement", "policy", "vmpl", "host_data", "family_id", "image_id", "guest_svn",
-            "id_key_digest", "author_key_digest",
-        ),
-        Tee.NITRO: ("pcr0", "pcr1", "pcr2", "pcr8"),
-    }
-)  # fmt: skip
+CODE: Mapping[Tee, tuple[str, ...]] = MappingProxyType({tee: row.code for tee, row in KINDS.items()})
 """Names in the order in which a person wants to read them. A name that a kind's older reports lack is left out."""
 
 _SGX_FLAGS = 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from attestable_mcp.appraise.policy import TDX_LISTS, Policy
+from attestable_mcp.appraise.kinds.table import KINDS
+from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.rules import RULES, left_open
 from attestable_mcp.rats import AttestationResult, ClaimValue, ErrorReport, Finding, Outcome, Verdict, Verified
 
@@ -16,29 +17,11 @@ HINTS = {
     ),
     "tee_not_accepted": "If you meant to accept this kind of TEE, name its code in a [[policy.accept]] table.",
     "debug_enclave": "Ask the operator for a production build: enclave signed without debug, or TD started without it.",
-    "enclave_not_initialised": "No running enclave looks like this; treat the peer as hostile.",
     "measurement_mismatch": (
         "Compare the seen value with the release that you meant to accept. If it is a release that you have reviewed, "
         "add a [[policy.accept]] table with its values."
     ),
-    "signer_mismatch": "Another key signed this enclave. Ask the operator who signs, and how you can check that.",
-    "product_mismatch": "The signer's other product runs here. Check the address, or name this product in the policy.",
-    "isvsvn_too_low": "An old release runs here. Ask the operator to update.",
-    "attributes_mismatch": "Compare the bits with those of the release that you meant to accept.",
-    "sept_ve_disable_clear": "The TD's kernel can be fed pages by its host. Ask the operator to set SEPT_VE_DISABLE.",
-    "migratable_td": "The TD can move to another platform. Ask the operator, or name it with migratable in [policy].",
-    "service_td": "A service TD can act on this one. Name its measurement in mr_service_td once you have reviewed it.",
-    "revoked": "Intel has revoked this platform's TCB. Nothing makes it acceptable; ask the operator to move.",
-    "tcb_status_refused": (
-        "Read the advisories, then ask the operator to update; if you accept the risk, name the status in "
-        "tcb_statuses or with --accept-status."
-    ),
-    "advisory_refused": "Read the advisory at Intel's security centre; list it under advisories once you accept it.",
-    "tcb_evaluation_too_low": "The collateral is of an older evaluation. Fetch or staple newer collateral.",
-} | {
-    f"{name}_mismatch": f"Find out where this value comes from; add it to {name} in [policy] once you accept it."
-    for name in TDX_LISTS
-}
+} | {code: hint for kind in KINDS.values() for code, hint in kind.hints.items()}
 """What to do next, by the code of the first objection."""
 
 

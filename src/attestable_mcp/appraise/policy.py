@@ -3,8 +3,8 @@
 A policy says `[trust]` (whose word counts, how fresh, is simulated evidence accepted) and `[policy]` (which code, which
 platform states). It cannot be built without saying which code it accepts; the one exception wears its name,
 `Policy.genuine_only`, and its verdict is never better than PARTIAL. All validation lives in these types, so that a
-policy made in Python obeys the same rules as one read from a file. Vendor field names are spelled as in the vendor's
-documents (Intel SDM, TDX module ABI, DCAP quoting library API).
+policy made in Python obeys the same rules as one read from a file. What differs from one kind of TEE to another stands
+in `kinds`, one file a family; vendor field names are spelled as in the vendor's documents.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from attestable_mcp.appraise.fault import PolicyFault
+from attestable_mcp.appraise.kinds.base import Release, State
+from attestable_mcp.appraise.kinds.intel import DEFAULT_STATUSES, SgxRelease, SgxRules, TdxRelease, TdxRules
+from attestable_mcp.appraise.kinds.nitro import NitroRelease
+from attestable_mcp.appraise.kinds.snp import SnpRelease, SnpRules
+from attestable_mcp.appraise.kinds.table import KINDS, STATES, tees_of
+from attestable_mcp.appraise.kinds.tpm import TpmRelease, TpmRules
 from attestable_mcp.appraise.lines import KeyPath
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
+from attestable_mcp.appraise.values import MaskedValue, masked, one_of, whole, words
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
 
@@ -34,52 +41,19 @@ ACCEPTABLE_STATUSES = (
 )
 """Every TCB status of Intel's that a policy may name. `Revoked` is not among them and never can be."""
 
-DEFAULT_STATUSES = ("UpToDate", "SWHardeningNeeded")
-JUDGED = (Tee.SGX, Tee.TDX)
+JUDGED = tuple(KINDS)
 """The kinds of TEE that the rules know. Others are refused by name, whatever their proof: silence is refusal."""
 VENDORS = ("intel", "amd", "aws", "tpm")
 """Whose roots a policy can name: each word is a field of `verify.anchors.TrustAnchors`."""
-RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
+_S = TypeVar("_S")
 
 SimulatedRule = Literal["refuse", "accept"]
 
-
-def _one_of(value: object, allowed: tuple[str, ...], name: str) -> None:
-    if value not in allowed:
-        raise PolicyFault(f"wanted one of {', '.join(allowed)}, seen {value!r}", name)
-
-
-def _hex(value: object, size: int, *path: str | int) -> str:
-    """Check `size` bytes as hexadecimal text and give them in lower case. Nothing is padded, trimmed or guessed."""
-    if not isinstance(value, str):
-        raise PolicyFault(f"wanted {size * 2} hex digits as a string, seen {type(value).__name__}", *path)
-    if len(value) != size * 2:
-        raise PolicyFault(f"wanted {size * 2} hex digits ({size} bytes), seen {len(value)}", *path)
-    if not set(value) <= set("0123456789abcdefABCDEF"):
-        raise PolicyFault(f"wanted hex digits, seen {value!r}", *path)
-    return value.lower()
-
-
-def _whole(value: object, low: int, high: int, *path: str | int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise PolicyFault(f"wanted a whole number, seen {value!r}", *path)
-    if not low <= value <= high:
-        raise PolicyFault(f"wanted a number from {low} to {high}, seen {value}", *path)
-
-
-def _words(value: object, *path: str | int) -> None:
-    """A tuple of distinct, non-empty strings, at least one."""
-    if not isinstance(value, tuple) or not value:
-        raise PolicyFault("wanted at least one value, seen none", *path, hint="Leave the key out to get its default.")
-    for index, word in enumerate(value):
-        if not isinstance(word, str) or not word.strip():
-            raise PolicyFault(f"wanted a word, seen {word!r}", *path, index)
-        if word in value[:index]:
-            raise PolicyFault(f"{word!r} stands here twice", *path, index)
-
-
-def _set(target: object, name: str, value: object) -> None:
-    object.__setattr__(target, name, value)  # normalising a frozen dataclass in its own __post_init__
+__all__ = [
+    "ACCEPTABLE_STATUSES", "DEFAULT_STATUSES", "JUDGED", "VENDORS", "MaskedValue", "NitroRelease", "Places", "Policy",
+    "PolicyFault", "Release", "Rules", "SgxRelease", "SgxRules", "SimulatedRule", "SnpRelease", "SnpRules",
+    "TdxRelease", "TdxRules", "TpmRelease", "TpmRules", "TrustPolicy", "masked", "split_anchor",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +77,11 @@ class TrustPolicy:
     simulated: SimulatedRule = "refuse"
 
     def __post_init__(self) -> None:
-        _words(self.anchors, "anchors")
-        _words(self.endorsements, "endorsements")
-        _one_of(self.freshness, ("connection", "certificate"), "freshness")
-        _one_of(self.binding, ("key", "quote"), "binding")
-        _one_of(self.simulated, ("refuse", "accept"), "simulated")
+        words(self.anchors, "anchors")
+        words(self.endorsements, "endorsements")
+        one_of(self.freshness, ("connection", "certificate"), "freshness")
+        one_of(self.binding, ("key", "quote"), "binding")
+        one_of(self.simulated, ("refuse", "accept"), "simulated")
         _age(self.max_age, "max_age")
         if self.max_certificate_age is not None:
             _age(self.max_certificate_age, "max_certificate_age")
@@ -157,139 +131,21 @@ def _locations(
             raise PolicyFault(f"wanted {' or '.join(wanted)}, seen {value!r}", name, index)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SgxRelease:
-    """One accepted SGX enclave: by `mrenclave` (32 bytes hex), or by signer, product and lowest security version.
-
-    A signer alone would accept any enclave the signer ever made, old faulty ones included: `mrsigner` needs `isvprodid`
-    and `min_isvsvn` beside it (attack P3).
-
-    Raises:
-        ConfigurationError: no identity, or half of one.
-    """
-
-    label: str = ""
-    mrenclave: str | None = None
-    mrsigner: str | None = None
-    isvprodid: int | None = None
-    min_isvsvn: int | None = None
-
-    tee = Tee.SGX
-
-    def __post_init__(self) -> None:
-        for name in ("mrenclave", "mrsigner"):
-            if (value := getattr(self, name)) is not None:
-                _set(self, name, _hex(value, 32, name))
-        for name in ("isvprodid", "min_isvsvn"):
-            if (number := getattr(self, name)) is not None:
-                _whole(number, 0, 0xFFFF, name)
-        signer = ("mrsigner", "isvprodid", "min_isvsvn")
-        missing = [name for name in signer if getattr(self, name) is None]
-        if len(missing) == len(signer) and self.mrenclave is None:
-            raise PolicyFault("no identity rule: nothing says which code is accepted", hint=_IDENTITY_HINT)
-        if 0 < len(missing) < len(signer):
-            given = next(name for name in signer if name not in missing)
-            raise PolicyFault(
-                f"a signer is named by mrsigner, isvprodid and min_isvsvn together; missing: {', '.join(missing)}",
-                given,
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TdxRelease:
-    """One accepted trust domain: `mr_td` and the four run-time registers, each 48 bytes hex.
-
-    `mr_td` covers the firmware only; kernel, command line and initrd are measured into the registers. A register that
-    shall not be compared is named in `not_compared`, and every result then says so.
-
-    Raises:
-        ConfigurationError: a register is neither given nor named in `not_compared`.
-    """
-
-    label: str = ""
-    mr_td: str
-    rtmr0: str | None = None
-    rtmr1: str | None = None
-    rtmr2: str | None = None
-    rtmr3: str | None = None
-    not_compared: tuple[str, ...] = ()
-
-    tee = Tee.TDX
-
-    def __post_init__(self) -> None:
-        _set(self, "mr_td", _hex(self.mr_td, 48, "mr_td"))
-        if self.not_compared != ():
-            _words(self.not_compared, "not_compared")
-        for index, name in enumerate(self.not_compared):
-            if name not in RTMRS:
-                raise PolicyFault(f"wanted names out of {', '.join(RTMRS)}, seen {name!r}", "not_compared", index)
-        for name in RTMRS:
-            self._register(name)
-
-    def _register(self, name: str) -> None:
-        value = getattr(self, name)
-        if value is None and name not in self.not_compared:
-            raise PolicyFault(
-                f"{name} is missing: mr_td alone proves the firmware, not what it booted",
-                "mr_td",
-                hint=f'Give {name}, or name it in not_compared = ["{name}"] and read what the result then leaves open.',
-            )
-        if value is not None and name in self.not_compared:
-            raise PolicyFault(f"{name} is given, and named in not_compared as well", name)
-        if value is not None:
-            _set(self, name, _hex(value, 48, name))
-
-
-Release = SgxRelease | TdxRelease
-
 _IDENTITY_HINT = (
-    "Say which code is accepted: mrenclave, or mr_td with rtmr0 to rtmr3, or mrsigner with isvprodid and min_isvsvn. "
-    "`attestable-mcp pin URL` writes such a policy from a running server."
+    "Say which code is accepted: mrenclave, or mr_td with rtmr0 to rtmr3, or measurement, or PCRs with tee: "
+    "docs/policy.md has them all. `attestable-mcp pin URL` writes such a policy from a running server."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedValue:
-    """Exact bits: `value` where `mask` is set, both hex of the same length with the bytes in the order of the quote."""
-
-    value: str
-    mask: str
-
-    def holds(self, seen: str) -> bool:
-        """Does `seen` (hex of the same length) carry these bits?"""
-        if len(seen) != len(self.value):
-            return False
-        return int(seen, 16) & int(self.mask, 16) == int(self.value, 16)
-
-    @property
-    def words(self) -> str:
-        """The rule as a report shows it."""
-        return self.value if set(self.mask) == {"f"} else f"{self.value} under mask {self.mask}"
-
-
-def masked(value: str, mask: str | None, size: int, name: str) -> MaskedValue:
-    """Build exact bits of `size` bytes. Raises: ConfigurationError where the value asks for bits outside its mask."""
-    value = _hex(value, size, name)
-    mask = "f" * (size * 2) if mask is None else _hex(mask, size, f"{name}_mask")
-    if int(value, 16) & ~int(mask, 16):
-        raise PolicyFault("the value sets bits that the mask leaves out", name)
-    if not int(mask, 16):
-        raise PolicyFault("an all-zero mask compares nothing", f"{name}_mask")
-    return MaskedValue(value=value, mask=mask)
-
-
-TDX_LISTS = {"mr_seam": 48, "mr_config_id": 48, "mr_owner": 48, "mr_owner_config": 48, "mr_service_td": 48}
-"""TDX fields that a policy may hold to a list of values, with their size in bytes."""
-MASKS = {"attributes": 16, "td_attributes": 8, "xfam": 8}
-TDX_ONLY = (*TDX_LISTS, "td_attributes", "xfam", "sept_ve_disable", "service_td", "migratable")
+INTEL_TEES = (Tee.SGX, Tee.TDX, Tee.AZURE_TDX)
+_INTEL_RULES = ("tcb_statuses", "advisories", "refused_advisories", "min_tcb_evaluation_data_number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What is accepted: `releases` (one of them must hold whole) and the state of the platform (every rule must hold).
 
-    `advisories` None: not looked at; an empty tuple: none is accepted. The lists of TDX fields are empty where the
-    field is not compared. `code_not_compared` is for `Policy.genuine_only`.
+    `states` are rules that only some kinds of TEE have, one object a family (`TdxRules`, `SnpRules` …); where none is
+    given, its strict defaults hold: `state` gives the one that counts. `advisories` None: not looked at; an empty
+    tuple: none is accepted. `code_not_compared` is for `Policy.genuine_only`.
 
     Raises:
         ConfigurationError: no identity rule, or a value that cannot be.
@@ -298,89 +154,84 @@ class Rules:
     releases: tuple[Release, ...] = ()
     code_not_compared: bool = False
     tee: Tee | None = None
+    debug: Literal["refuse", "danger-accept"] = "refuse"
     tcb_statuses: tuple[str, ...] = DEFAULT_STATUSES
     advisories: tuple[str, ...] | None = None
     refused_advisories: tuple[str, ...] = ()
     min_tcb_evaluation_data_number: int | None = None
-    debug: Literal["refuse", "danger-accept"] = "refuse"
-    attributes: MaskedValue | None = None
-    td_attributes: MaskedValue | None = None
-    xfam: MaskedValue | None = None
-    sept_ve_disable: Literal["require", "accept-clear"] = "require"
-    service_td: Literal["refuse", "accept"] = "refuse"
-    migratable: Literal["refuse", "accept"] = "refuse"
-    mr_seam: tuple[str, ...] = ()
-    mr_config_id: tuple[str, ...] = ()
-    mr_owner: tuple[str, ...] = ()
-    mr_owner_config: tuple[str, ...] = ()
-    mr_service_td: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
 
     def __post_init__(self) -> None:
         self._identity()
         check_statuses(self.tcb_statuses)
         self._advisories()
-        _one_of(self.debug, ("refuse", "danger-accept"), "debug")
-        _one_of(self.sept_ve_disable, ("require", "accept-clear"), "sept_ve_disable")
-        _one_of(self.service_td, ("refuse", "accept"), "service_td")
-        _one_of(self.migratable, ("refuse", "accept"), "migratable")
+        one_of(self.debug, ("refuse", "danger-accept"), "debug")
         if self.min_tcb_evaluation_data_number is not None:
-            _whole(self.min_tcb_evaluation_data_number, 1, 0xFFFFFFFF, "min_tcb_evaluation_data_number")
-        for name, size in TDX_LISTS.items():
-            self._list(name, size)
-        self._masks()
+            whole(self.min_tcb_evaluation_data_number, 1, 0xFFFFFFFF, "min_tcb_evaluation_data_number")
         self._one_tee()
+
+    def state(self, kind: type[_S]) -> _S:
+        """The rules of this family: those given, or the strict defaults."""
+        return next((state for state in self.states if isinstance(state, kind)), None) or kind()
+
+    @property
+    def tees(self) -> frozenset[Tee]:
+        """The kinds of TEE of which this policy accepts some code; all that are known where it compares none."""
+        if self.tee is not None:
+            return frozenset((self.tee,))
+        return frozenset(release.tee for release in self.releases) or frozenset(KINDS)
 
     def _identity(self) -> None:
         if self.code_not_compared and self.releases:
             raise PolicyFault("a policy that names code cannot leave it uncompared")
         if not self.code_not_compared and not self.releases:
             raise PolicyFault("no identity rule: nothing says which code is accepted", hint=_IDENTITY_HINT)
-        if not all(isinstance(release, SgxRelease | TdxRelease) for release in self.releases):
-            raise PolicyFault("releases are SgxRelease or TdxRelease objects")
+        if not all(type(release) is _release_of(release) for release in self.releases):
+            raise PolicyFault(f"releases are {', '.join(row.release.__name__ for row in KINDS.values())} objects")
         if self.code_not_compared and self.debug != "refuse":
             raise PolicyFault("code that is not compared cannot be debuggable as well", "debug")
 
     def _advisories(self) -> None:
         if self.advisories:
-            _words(self.advisories, "advisories")
+            words(self.advisories, "advisories")
         if self.refused_advisories != ():
-            _words(self.refused_advisories, "refused_advisories")
+            words(self.refused_advisories, "refused_advisories")
         for index, name in enumerate(self.refused_advisories):
             if self.advisories is not None and name in self.advisories:
                 raise PolicyFault(f"{name} is both accepted and refused", "refused_advisories", index)
 
-    def _list(self, name: str, size: int) -> None:
-        values = getattr(self, name)
-        if values == ():
-            return
-        _words(values, name)
-        _set(self, name, tuple(_hex(value, size, name, index) for index, value in enumerate(values)))
-
-    def _masks(self) -> None:
-        for name, size in MASKS.items():
-            rule = getattr(self, name)
-            if isinstance(rule, MaskedValue):
-                masked(rule.value, rule.mask, size, name)
-            elif rule is not None:
-                raise PolicyFault(f"wanted a MaskedValue, seen {type(rule).__name__}", name)
-
     def _one_tee(self) -> None:
         """A rule about TDX in a policy for SGX would silently hold for nothing."""
-        tees = {release.tee for release in self.releases} or set(JUDGED)
+        tees = frozenset(release.tee for release in self.releases)
         if self.tee is not None and self.releases and tees != {self.tee}:
             raise PolicyFault(f"tee is {self.tee}, but code of {', '.join(sorted(tees))} is named", "tee")
-        for rule in fields(self):
-            if getattr(self, rule.name) == rule.default:
-                continue
-            if rule.name in TDX_ONLY and Tee.TDX not in tees:
-                raise PolicyFault("this rule is about TDX, but no TDX code is named", rule.name)
-            if rule.name == "attributes" and Tee.SGX not in tees:
-                raise PolicyFault("this rule is about SGX, but no SGX code is named", rule.name)
+        if len({type(state) for state in self.states}) != len(self.states):
+            raise PolicyFault("states: one object of a family")
+        for state in self.states:
+            if not isinstance(state, STATES):
+                raise PolicyFault(f"states: wanted {', '.join(known.__name__ for known in STATES)}")
+            if not self.tees & tees_of(type(state)):
+                self._fault(state, state.READ, f"this rule is about {state.ABOUT}, but no {state.ABOUT} code is named")
+        if not self.tees & frozenset(INTEL_TEES):
+            self._fault(self, _INTEL_RULES, "this rule is about Intel's TEEs, but no code of theirs is named")
+
+    @staticmethod
+    def _fault(rules: object, names: Iterable[str], problem: str) -> None:
+        defaults = {item.name: item.default for item in fields(rules)}  # type: ignore[arg-type]
+        for name in names:
+            if getattr(rules, name) != defaults[name]:
+                raise PolicyFault(problem, name)
+
+
+def _release_of(release: object) -> type | None:
+    """The class that a release of its kind has; None for what is no release."""
+    kind = getattr(release, "tee", None)
+    return KINDS[kind].release if isinstance(kind, Tee) and kind in KINDS else None
 
 
 def check_statuses(statuses: tuple[str, ...]) -> None:
     """Refuse words that are no TCB status, and `Revoked`. Raises: ConfigurationError."""
-    _words(statuses, "tcb_statuses")
+    words(statuses, "tcb_statuses")
     for index, status in enumerate(statuses):
         if status == "Revoked":
             raise PolicyFault("Revoked can never be accepted", "tcb_statuses", index)
@@ -445,36 +296,45 @@ class Policy:
     @classmethod
     def genuine_only(
         cls, *, accept_statuses: Iterable[str] = (), simulated: SimulatedRule | bool = "refuse",
-        trust: TrustPolicy | None = None,
+        accept_products: Iterable[str] = (), trust: TrustPolicy | None = None,
     ) -> Policy:  # fmt: skip
         """Prove the hardware and leave open which code it runs: the verdict is PARTIAL at best, and says so.
 
-        `accept_statuses` are accepted beside the default ones.
+        `accept_statuses` are accepted beside the default ones, `accept_products` beside AMD's default products.
         """
         plain = cls(name="genuine-only", trust=trust or TrustPolicy(), rules=Rules(code_not_compared=True))
-        return plain.with_overrides(accept_statuses=accept_statuses, simulated=simulated)
+        return plain.with_overrides(
+            accept_statuses=accept_statuses, simulated=simulated, accept_products=accept_products
+        )
 
-    def with_overrides(self, *, accept_statuses: Iterable[str] = (), simulated: SimulatedRule | bool = False) -> Policy:
-        """Add what the flags `--accept-status` and `--danger-accept-simulated` allow, and nothing else.
+    def with_overrides(
+        self, *, accept_statuses: Iterable[str] = (), simulated: SimulatedRule | bool = False,
+        accept_products: Iterable[str] = (),
+    ) -> Policy:  # fmt: skip
+        """Add what `--accept-status`, `--accept-product` and `--danger-accept-simulated` allow, and nothing else.
 
         `simulated` False or "refuse" leaves what the policy says. The name tells what was added.
 
         Raises:
-            ConfigurationError: a status that cannot be accepted.
+            ConfigurationError: a status or product that cannot be accepted, or that the policy's code has none of.
         """
-        more = tuple(dict.fromkeys(status for status in accept_statuses if status not in self.rules.tcb_statuses))
         policy = self
-        if more:
-            statuses = self.rules.tcb_statuses + more
-            policy = replace(
-                policy,
-                name=f"{policy.name} + accepted status {', '.join(more)}",
-                rules=replace(policy.rules, tcb_statuses=statuses),
-            )
+        if more := _beside(accept_statuses, self.rules.tcb_statuses):
+            rules = replace(self.rules, tcb_statuses=self.rules.tcb_statuses + more)
+            policy = replace(policy, name=f"{policy.name} + accepted status {', '.join(more)}", rules=rules)
+        snp = policy.rules.state(SnpRules)
+        if more := _beside(accept_products, snp.products):
+            others = tuple(state for state in policy.rules.states if not isinstance(state, SnpRules))
+            rules = replace(policy.rules, states=(*others, replace(snp, products=snp.products + more)))
+            policy = replace(policy, name=f"{policy.name} + accepted product {', '.join(more)}", rules=rules)
         if _accepts(simulated) and policy.trust.simulated != "accept":
             trust = replace(policy.trust, simulated="accept")
             policy = replace(policy, name=f"{policy.name} + simulated evidence accepted", trust=trust)
         return policy
+
+
+def _beside(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in wanted if word not in known))
 
 
 def _accepts(simulated: SimulatedRule | bool) -> bool:

@@ -5,37 +5,27 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from attestable_mcp.appraise.fault import PolicyFault
+from attestable_mcp.appraise.kinds.base import PCRS, Kind, Read, Release, State
+from attestable_mcp.appraise.kinds.table import KINDS, STATES
 from attestable_mcp.appraise.lines import KeyPath, key_lines
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
-from attestable_mcp.appraise.policy import (
-    JUDGED,
-    MASKS,
-    RTMRS,
-    TDX_LISTS,
-    MaskedValue,
-    Places,
-    Policy,
-    Release,
-    Rules,
-    SgxRelease,
-    TdxRelease,
-    TrustPolicy,
-    masked,
-    split_anchor,
-)
+from attestable_mcp.appraise.policy import JUDGED, Places, Policy, Rules, TrustPolicy, split_anchor
+from attestable_mcp.appraise.values import MaskedValue, masked
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
 
 _T = TypeVar("_T")
 
-SGX_KEYS = ("mrenclave", "mrsigner", "isvprodid", "min_isvsvn")
-TDX_KEYS = ("mr_td", *RTMRS, "not_compared")
+_PCR = re.compile(r"pcr(?:0|[1-9][0-9]?)")
+_FEW = 12
+"""Keys that an error may list without hiding the one that is meant."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -167,6 +157,43 @@ class _Section:
                 raise self.fail(f"wanted a string, seen {_kind(item)}", key, index)
         return tuple(value)
 
+    def numbers(self, key: str) -> tuple[int, ...] | None:
+        value = self._take(key)
+        if value is not None and not isinstance(value, list):
+            raise self.fail(f"wanted a list of numbers, seen {_kind(value)}", key)
+        for index, item in enumerate(value or ()):
+            if isinstance(item, bool) or not isinstance(item, int):
+                raise self.fail(f"wanted a whole number, seen {_kind(item)}", key, index)
+        return None if value is None else tuple(value)
+
+    def pcrs(self) -> dict[int, str] | None:
+        """`pcr0`, `pcr1` … as one mapping."""
+        found = {int(key[3:]): self.text(key) for key in tuple(self.left) if _PCR.fullmatch(key)}
+        if not found:
+            self.known.append("pcr0, pcr1 …")
+        return {number: value for number, value in found.items() if value is not None} or None
+
+    def mask(self, key: str, size: int) -> MaskedValue | None:
+        value, mask = self.text(key), self.text(f"{key}_mask")
+        if value is None and mask is not None:
+            raise self.fail(f"a mask without {key}", f"{key}_mask")
+        return None if value is None else self.build(masked, value, mask, size, key)
+
+    def read(self, key: str, read: Read) -> Any:
+        """The value of `key` as its row in a table says, None where it is not there."""
+        if isinstance(read, int):
+            return self.mask(key, read)
+        if read == "one or more":
+            return self.texts(key, or_one=True)
+        readers: dict[str, Callable[[], Any]] = {
+            "text": lambda: self.text(key),
+            "number": lambda: self.number(key),
+            "numbers": lambda: self.numbers(key),
+            "texts": lambda: self.texts(key),
+            "pcrs": self.pcrs,
+        }
+        return readers[read]()
+
     def seconds(self, key: str) -> float | None:
         """A duration: a number of seconds, or digits with s, m, h or d."""
         value = self._take(key)
@@ -180,8 +207,11 @@ class _Section:
         return float(value)
 
     def finish(self) -> None:
+        known = tuple(dict.fromkeys(self.known))
         for key in self.left:
-            raise self.fail(f"unknown key; known here: {', '.join(dict.fromkeys(self.known))}", key)
+            close = get_close_matches(key, known) or (known if len(known) <= _FEW else ())
+            more = f"; close to it: {', '.join(close)}" if close else ""
+            raise self.fail(f"unknown key{more}", key, hint="docs/policy.md says what every key means.")
 
 
 def _kind(value: object) -> str:
@@ -245,22 +275,26 @@ def _resolve_anchors(values: Any, base: Path | None) -> tuple[str, ...] | None:
 
 
 def _rules(section: _Section) -> Rules:
+    tee = _tee(section)
     values: dict[str, Any] = {
-        "tee": _tee(section),
+        "tee": tee,
+        "debug": section.text("debug"),
         "tcb_statuses": section.texts("tcb_statuses"),
         "advisories": _advisories(section),
         "refused_advisories": section.texts("refused_advisories"),
         "min_tcb_evaluation_data_number": section.number("min_tcb_evaluation_data_number"),
-        "debug": section.text("debug"),
-        "sept_ve_disable": section.text("sept_ve_disable"),
-        "service_td": section.text("service_td"),
-        "migratable": section.text("migratable"),
     }
-    values |= {name: section.texts(name, or_one=True) for name in TDX_LISTS}
-    values |= {name: _mask(section, name, size) for name, size in MASKS.items()}
-    releases = _releases(section)
+    states = tuple(state for state in (_state(section, kind) for kind in STATES) if state is not None)
+    releases = _releases(section, tee)
     section.finish()
-    return section.build(Rules, releases=releases, **values)
+    return section.build(Rules, releases=releases, states=states, **values)
+
+
+def _state(section: _Section, kind: type[State]) -> State | None:
+    """The rules of one family, if any key of theirs is there."""
+    values = {name: section.read(name, read) for name, read in kind.READ.items()}
+    given = {name: value for name, value in values.items() if value is not None}
+    return section.build(kind, **given) if given else None
 
 
 def _tee(section: _Section) -> Tee | None:
@@ -278,16 +312,9 @@ def _advisories(section: _Section) -> tuple[str, ...] | None:
     return section.texts("advisories")
 
 
-def _mask(section: _Section, name: str, size: int) -> MaskedValue | None:
-    value, mask = section.text(name), section.text(f"{name}_mask")
-    if value is None and mask is not None:
-        raise section.fail(f"a mask without {name}", f"{name}_mask")
-    return None if value is None else section.build(masked, value, mask, size, name)
-
-
-def _releases(section: _Section) -> tuple[Release, ...]:
+def _releases(section: _Section, tee: Tee | None) -> tuple[Release, ...]:
     """The one release named in [policy] itself, or those of the [[policy.accept]] tables."""
-    here = _release(section)
+    here = _release(section, tee=tee)
     tables = section.sections("accept")
     if here is not None and tables:
         raise section.fail("code is named in [policy] as well; move it into a table of its own", "accept")
@@ -299,25 +326,57 @@ def _releases(section: _Section) -> tuple[Release, ...]:
         table.finish()
         if release is None:
             raise table.fail(
-                "no identity rule in this table", hint="mrenclave, or mr_td with rtmr0 to rtmr3, or a signer."
+                "no identity rule in this table", hint="mrenclave, mr_td with rtmr0 to rtmr3, measurement, PCRs …"
             )
         releases.append(release)
     return tuple(releases)
 
 
+_IDENTITY: dict[str, Read] = {key: read for kind in KINDS.values() for key, read in kind.keys.items()}
+"""Every key that names code, of all kinds."""
+
+
 def _release(section: _Section, label: str | None = None, tee: Tee | None = None) -> Release | None:
-    sgx: dict[str, Any] = {key: section.text(key) for key in SGX_KEYS[:2]}
-    sgx |= {key: section.number(key) for key in SGX_KEYS[2:]}
-    tdx: dict[str, Any] = {key: section.text(key) for key in TDX_KEYS[:-1]}
-    tdx["not_compared"] = section.texts("not_compared")
-    seen_sgx = next((key for key, value in sgx.items() if value is not None), None)
-    seen_tdx = next((key for key, value in tdx.items() if value is not None), None)
-    if seen_sgx and seen_tdx:
-        raise section.fail(f"{seen_tdx} is of TDX, {seen_sgx} of SGX: one release is of one kind", seen_tdx)
-    if tee is not None and (seen_sgx or seen_tdx) and tee != (Tee.SGX if seen_sgx else Tee.TDX):
-        raise section.fail(f"tee is {tee}, but {seen_sgx or seen_tdx} is of the other kind", "tee")
-    if seen_sgx:
-        return section.build(SgxRelease, label=label, **sgx)
-    if seen_tdx and tdx["mr_td"] is None:
-        raise section.fail("mr_td is missing beside it", seen_tdx)
-    return section.build(TdxRelease, label=label, **tdx) if seen_tdx else None
+    values = {key: section.read(key, read) for key, read in _IDENTITY.items()}
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        return None
+    kind = _kind_of(section, tuple(given), tee)
+    make: type[Release] = kind.release
+    return section.build(make, label=label, **given)
+
+
+def _kind_of(section: _Section, given: tuple[str, ...], tee: Tee | None) -> Kind:
+    """The one kind that has all these keys, and its own head among them."""
+    fitting = [kind for kind in KINDS.values() if set(given) <= set(kind.keys) and tee in (None, kind.tee)]
+    if not fitting:
+        raise _odd(section, given, tee)
+    whole = [kind for kind in fitting if all(group & set(given) for group in kind.heads)]
+    if len(whole) == 1:
+        return whole[0]
+    first = _written(section, given[0])
+    if whole:
+        names = ", ".join(f'"{kind.tee}"' for kind in whole)
+        raise section.fail(f"this key is of several kinds: say which with tee, one of {names}", first)
+    missing = next(group for group in fitting[0].heads if not group & set(given))
+    raise section.fail(f"{' or '.join(sorted(missing))} is missing beside it", first)
+
+
+def _odd(section: _Section, given: tuple[str, ...], tee: Tee | None) -> ConfigurationError:
+    if tee is not None:
+        odd = next(key for key in given if key not in KINDS[tee].keys)
+        return section.fail(f"tee is {tee}, but {_written(section, odd)} is of another kind", "tee")
+    first = given[0]
+    odd = next(key for key in given if not _kinds_with(first) & _kinds_with(key))
+    names = [", ".join(sorted(_kinds_with(key))) for key in (odd, first)]
+    shown = [_written(section, key) for key in (odd, first)]
+    return section.fail(f"{shown[0]} is of {names[0]}, {shown[1]} of {names[1]}: one release is of one kind", shown[0])
+
+
+def _kinds_with(key: str) -> set[str]:
+    return {str(kind.tee) for kind in KINDS.values() if key in kind.keys}
+
+
+def _written(section: _Section, key: str) -> str:
+    """The key as it stands in the file: for PCRs the first of them."""
+    return next((name for name in section.known if _PCR.fullmatch(name)), key) if key == PCRS else key

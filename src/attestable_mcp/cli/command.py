@@ -66,6 +66,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--endorsements", metavar="PATH", type=existing_path, help=text.HELP_ENDORSEMENTS)
     group.add_argument("--anchor", metavar="PEM", type=existing_path, help=text.HELP_ANCHOR)
     group.add_argument("--accept-status", metavar="STATUS", action="append", default=[], help=text.HELP_ACCEPT_STATUS)
+    group.add_argument("--accept-product", metavar="NAME", action="append", default=[], help=text.HELP_ACCEPT_PRODUCT)
     group.add_argument("--danger-accept-simulated", action="store_true", help=text.HELP_SIMULATED)
 
 

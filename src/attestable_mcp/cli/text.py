@@ -56,6 +56,10 @@ HELP_ANCHOR = (
     "intel=PEM or tpm=PEM names one vendor; tpm=PEM may be the public key of a TPM's attestation key"
 )
 HELP_ACCEPT_STATUS = "also accept this TCB status, such as OutOfDate; may be repeated; never Revoked"
+HELP_ACCEPT_PRODUCT = (
+    "also accept AMD processors of this generation, such as Milan, whose endorsement keys can be extracted in "
+    "software; may be repeated"
+)
 HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"
 HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence and bundles"
 HELP_BUNDLE_OUTPUT = "write the bundle to this file"

@@ -55,7 +55,9 @@ def _adjusted(base: Policy, arguments: Arguments) -> Policy:
         if status not in ACCEPTABLE_STATUSES:
             raise UsageError(text.not_a_status(status, ", ".join(ACCEPTABLE_STATUSES)))
     policy = base.with_overrides(
-        accept_statuses=arguments.accept_status, simulated=bool(arguments.danger_accept_simulated)
+        accept_statuses=arguments.accept_status,
+        accept_products=arguments.accept_product,
+        simulated=bool(arguments.danger_accept_simulated),
     )
     trust = policy.trust
     if arguments.endorsements:

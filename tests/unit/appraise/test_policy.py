@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 
+from attestable_mcp.appraise.kinds.azure import AzureSnpRelease, AzureTdxRelease
+from attestable_mcp.appraise.kinds.table import KINDS, STATES
 from attestable_mcp.appraise.policy import (
     ACCEPTABLE_STATUSES,
     MaskedValue,
+    NitroRelease,
     Policy,
     Rules,
     SgxRelease,
+    SgxRules,
+    SnpRelease,
+    SnpRules,
     TdxRelease,
+    TdxRules,
+    TpmRelease,
     TrustPolicy,
     masked,
 )  # fmt: skip
@@ -97,12 +105,15 @@ def test_a_full_policy_is_read_field_by_field(tmp_path: Path) -> None:
     assert rules.tcb_statuses == ("UpToDate", "OutOfDate")
     assert (rules.advisories, rules.refused_advisories) == (("INTEL-SA-00828",), ("INTEL-SA-00837",))
     assert rules.min_tcb_evaluation_data_number == 17
-    assert (rules.debug, rules.sept_ve_disable, rules.service_td, rules.migratable) == (
+    tdx = rules.state(TdxRules)
+    assert (rules.debug, tdx.sept_ve_disable, tdx.service_td, tdx.migratable) == (
         "danger-accept", "accept-clear", "accept", "accept",
     )  # fmt: skip
-    assert rules.mr_seam == ("5e" * 48, "5f" * 48)
-    assert rules.mr_config_id == ("00" * 48,)
-    assert rules.td_attributes == MaskedValue(value="0000001000000000", mask="f" * 16)
+    assert tdx.mr_seam == ("5e" * 48, "5f" * 48)
+    assert tdx.mr_config_id == ("00" * 48,)
+    assert tdx.td_attributes == MaskedValue(value="0000001000000000", mask="f" * 16)
+    assert rules.state(SgxRules).attributes == MaskedValue(value="0500000000000000e700000000000000", mask="f" * 32)
+    assert rules.state(SnpRules) == SnpRules()
     assert rules.releases == (
         SgxRelease(label="enclave 4", mrsigner="bb" * 32, isvprodid=7, min_isvsvn=0),
         TdxRelease(
@@ -177,8 +188,8 @@ BAD: dict[str, tuple[str, int | None, str]] = {
     "not_compared unknown": (f"[policy]\n{TDX}\nnot_compared = [\n'mr_td']", 8, "wanted names out of"),
     "two kinds": (f"[policy]\n{IDENTITY}\n{TDX}", 3, "one release is of one kind"),
     "tee wrong": (f"[policy]\ntee = 'snp'\n{IDENTITY}", 2, "wanted one of sgx, tdx"),
-    "tee other": (f"[policy]\n{IDENTITY}\ntee = 'tdx'", 3, "code of sgx is named"),
-    "accept tee other": (f"[[policy.accept]]\n{IDENTITY}\ntee = 'tdx'", 3, "of the other kind"),
+    "tee other": (f"[policy]\n{IDENTITY}\ntee = 'tdx'", 3, "mrenclave is of another kind"),
+    "accept tee other": (f"[[policy.accept]]\n{IDENTITY}\ntee = 'tdx'", 3, "mrenclave is of another kind"),
     "revoked": (f"[policy]\n{IDENTITY}\ntcb_statuses = [\n'UpToDate',\n'Revoked']", 5, "Revoked can never be accepted"),
     "status unknown": (f"[policy]\n{IDENTITY}\ntcb_statuses = ['uptodate']", 3, "no TCB status"),
     "statuses empty": (f"[policy]\n{IDENTITY}\ntcb_statuses = []", 3, "empty"),
@@ -273,7 +284,34 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> Non
         lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), code_not_compared=True),
         lambda: Rules(releases=("anything",)),  # type: ignore[arg-type]
         lambda: Rules(code_not_compared=True, debug="danger-accept"),
-        lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), attributes="05" * 16),  # type: ignore[arg-type]
+        lambda: SgxRules(attributes="05" * 16),  # type: ignore[arg-type]
+        lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), tee=Tee.TDX),
+        lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), states=("strict",)),  # type: ignore[arg-type]
+        lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), states=(SgxRules(), SgxRules())),
+        lambda: Rules(releases=(SgxRelease(mrenclave=MRENCLAVE),), states=(SnpRules(smt="refuse"),)),
+        lambda: Policy(rules=Rules(releases=(NitroRelease(pcrs={0: "aa" * 48}),), tcb_statuses=("OutOfDate",))),
+        lambda: SnpRelease(),
+        lambda: SnpRelease(id_key_digest="1d" * 48),
+        lambda: SnpRelease(id_key_digest="00" * 48, min_guest_svn=1),
+        lambda: SnpRules(products=()),
+        lambda: SnpRules(products=("Rome",)),
+        lambda: SnpRules(vmpl=(4,)),
+        lambda: SnpRules(min_tcb_snp=256),
+        lambda: NitroRelease(),
+        lambda: NitroRelease(pcrs={3: "aa" * 48}),
+        lambda: NitroRelease(pcrs={0: "00" * 48}),
+        lambda: NitroRelease(pcrs={0: "aa" * 32}),
+        lambda: TpmRelease(),
+        lambda: TpmRelease(pcrs={16: "aa" * 32}),
+        lambda: TpmRelease(pcrs={23: "aa" * 32}),
+        lambda: TpmRelease(pcrs={4: "aa" * 20}),
+        lambda: TpmRelease(pcrs={4: "00" * 32}),
+        lambda: TpmRelease(pcrs={17: "ff" * 32}),
+        lambda: TpmRelease(boot_applications=("aa",)),
+        lambda: AzureSnpRelease(measurement="3e" * 48),
+        lambda: AzureSnpRelease(pcrs={4: "aa" * 32}),
+        lambda: AzureTdxRelease(mr_td="aa" * 48, not_compared=("rtmr0", "rtmr1", "rtmr2", "rtmr3")),
+        lambda: Policy.genuine_only(accept_products=["Rome"]),
         lambda: TrustPolicy(anchors=()),
         lambda: TrustPolicy(max_age=float("nan")),
         lambda: Policy.genuine_only(accept_statuses=["Revoked"]),
@@ -308,13 +346,14 @@ def test_genuine_only_takes_every_status_but_revoked() -> None:
 def test_the_documented_keys_are_the_keys_there_are() -> None:
     """docs/policy.md names every key that the reader knows, and every code that the judge gives."""
     page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text("utf-8")
-    keys = {field.name for cls in (TrustPolicy, SgxRelease, TdxRelease, Rules) for field in dataclasses.fields(cls)}
-    keys -= {"label", "releases", "code_not_compared"}
+    kinds = [*(row.release for row in KINDS.values()), *STATES]
+    keys = {field.name for cls in (TrustPolicy, Rules, *kinds) for field in dataclasses.fields(cls)}
+    keys -= {"label", "releases", "code_not_compared", "states", "pcrs"}
     assert {key for key in keys if f"`{key}`" not in page} == set()
     from attestable_mcp.appraise.judge import HINTS
 
     assert {code for code in HINTS if f"`{code}`" not in page} == set()
-    assert Tee.SGX in page
+    assert {tee for tee in Tee if f'`"{tee}"`' not in page} == set()
 
 
 def test_the_examples_of_the_page_are_policies() -> None:

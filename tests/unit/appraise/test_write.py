@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from attestable_mcp.appraise.judge import appraise
+from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.appraise.policy import JUDGED, Policy
 from attestable_mcp.appraise.write import policy_toml
 from attestable_mcp.errors import ConfigurationError
@@ -46,6 +47,7 @@ def test_a_pin_accepts_the_server_it_was_made_from(
     result = appraise(server, Policy.from_toml(text, "pinned.toml"))
     assert result.verdict is Verdict.VERIFIED, result.error
     assert ("SIMULATED" in text) == server.simulated
+    assert f'anchors = ["{KINDS[tee].vendor}"]' in text  # nobody else's word counts
     for line in text.splitlines():
         assert line.startswith(("#", "[")) or " = " in line or not line
 
@@ -68,6 +70,36 @@ def test_a_pin_accepts_the_server_it_was_made_from(
         (Tee.TDX, {"values": {"td_attributes": "0000001000000080"}}),
         (Tee.TDX, {"values": {"mr_service_td": "12" * 48}}),
         (Tee.SGX, {"debug": True}),
+        *[
+            (tee, {"values": {name: value}})
+            for tee in (Tee.SEV_SNP, Tee.AZURE_SEV_SNP)
+            for name, value in {
+                "measurement": "12" * 48,
+                "host_data": "12" * 32,
+                "id_key_digest": "12" * 48,
+                "guest_svn": 3,
+                "vmpl": 1,
+                "product": "Milan",
+                "signing_key": "VLEK",
+                "migrate_ma": 1,
+                "alias_check_complete": False,
+                "tcb_bl": 9,
+                "tcb_snp": 24,
+                "tcb_ucode": 83,
+            }.items()
+        ],
+        *[
+            (tee, {"values": {f"{name}_sha256": "12" * 32}})
+            for tee in (Tee.TPM, Tee.AZURE_SEV_SNP, Tee.AZURE_TDX)
+            for name in ("pcr0", "pcr2", "pcr4", "pcr7", "pcr8", "pcr9", "pcr11")
+        ],
+        (Tee.TPM, {"values": {"secure_boot": False}}),
+        (Tee.TPM, {"values": {"secure_boot": None}}),
+        (Tee.TPM, {"values": {"event_log_explains": "not sha256 PCR 8"}}),
+        (Tee.AZURE_TDX, {"values": {"mr_td": "12" * 48}}),
+        (Tee.AZURE_TDX, {"tcb_status": "OutOfDate"}),
+        *[(Tee.NITRO, {"values": {name: "12" * 48}}) for name in ("pcr0", "pcr1", "pcr2")],
+        (Tee.NITRO, {"debug": True}),
     ],
 )
 def test_a_pin_refuses_whatever_differs(verified: Make, tee: Tee, changed: dict[str, Any]) -> None:

@@ -1,0 +1,196 @@
+"""TPM 2.0: machines by their PCRs, or by what the replayed event log says was booted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from attestable_mcp.appraise.fault import PolicyFault
+from attestable_mcp.appraise.findings import Comparison, finding, source
+from attestable_mcp.appraise.kinds.base import PCRS, Kind, Read, quoted
+from attestable_mcp.appraise.values import hex_text, one_of, put, whole, words
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee, Verified
+
+if TYPE_CHECKING:
+    from attestable_mcp.appraise.policy import Policy
+
+BANKS = {64: "sha256", 96: "sha384", 128: "sha512"}
+"""Bank of a PCR by the hex digits of its value. SHA-1 banks prove nothing."""
+RESETTABLE = (16, 23)
+APPLICATIONS = "boot_applications"
+_MEANINGS = {
+    0: "the firmware",
+    1: "the firmware's configuration",
+    2: "drivers of plugged-in devices",
+    3: "their configuration",
+    4: "boot loader and, on some systems, kernel",
+    5: "the boot loader's configuration, the partition table",
+    6: "the manufacturer's own",
+    7: "the Secure Boot policy: its keys and what they allow",
+    8: "what the boot loader measures: often the kernel's command line",
+    9: "what the boot loader measures: often kernel and initrd",
+    10: "what the running kernel measures (IMA): changes while the machine runs",
+    11: "unified kernel image and its phases",
+    12: "overridden kernel command line",
+    13: "system extensions",
+    14: "the shim's own keys (MOK)",
+    15: "system identity",
+}
+_PINNED = (0, 2, 4, 7, 8, 9, 11, 12, 13, 14)
+"""Registers that say which code runs; the others change with the machine or while it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmRelease:
+    """One accepted machine: `pcrs` by number, by value; or `boot_applications`, by the event log.
+
+    A PCR value's length names its bank. `boot_applications` are the Authenticode digests (hex) of every EFI application
+    that may have been booted; it holds only where the log explains PCR 4. Everything given has to hold.
+
+    Raises:
+        ConfigurationError: no identity; a PCR that anybody can reset; a value that cannot be.
+    """
+
+    label: str = ""
+    pcrs: Mapping[int, str] = field(default_factory=dict)
+    boot_applications: tuple[str, ...] = ()
+
+    tee: ClassVar[Tee] = Tee.TPM
+
+    def __post_init__(self) -> None:
+        check_pcrs(self)
+        if not self.pcrs and not self.boot_applications:
+            raise PolicyFault("no identity rule: neither PCRs nor boot_applications say which code is accepted")
+
+
+class Measured(Protocol):
+    """A release that names a system by its PCRs or its boot applications."""
+
+    @property
+    def pcrs(self) -> Mapping[int, str]: ...
+    @property
+    def boot_applications(self) -> tuple[str, ...]: ...
+
+
+def check_pcrs(release: Measured) -> None:
+    """The rules that `TpmRelease` states, for every release that holds its fields. Raises: PolicyFault."""
+    checked = {number: _pcr(number, value) for number, value in sorted(release.pcrs.items())}
+    put(release, "pcrs", MappingProxyType(checked))
+    if release.boot_applications != ():
+        words(release.boot_applications, APPLICATIONS)
+    digests = tuple(_digest(value, APPLICATIONS, index) for index, value in enumerate(release.boot_applications))
+    put(release, APPLICATIONS, digests)
+
+
+def _pcr(number: int, value: str) -> str:
+    name = f"pcr{number}"
+    whole(number, 0, 23, name)
+    if number in RESETTABLE:
+        raise PolicyFault("anybody on the machine can reset this PCR: it proves nothing", name)
+    checked = _digest(value, name)
+    if not checked.strip("0") or not checked.strip("f"):
+        raise PolicyFault("this is the value of a PCR into which nothing was measured", name)
+    return checked
+
+
+def _digest(value: str, *path: str | int) -> str:
+    if isinstance(value, str) and len(value) not in BANKS:
+        raise PolicyFault(f"wanted 64, 96 or 128 hex digits (SHA-256, SHA-384, SHA-512), seen {len(value)}", *path)
+    return hex_text(value, len(value) // 2, *path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmRules:
+    """`event_log`: is a log demanded that explains every quoted PCR? `secure_boot`: must it show Secure Boot on?"""
+
+    event_log: Literal["accept-missing", "require"] = "accept-missing"
+    secure_boot: Literal["accept-off", "require"] = "accept-off"
+
+    READ: ClassVar[Mapping[str, Read]] = {"event_log": "text", "secure_boot": "text"}
+    ABOUT: ClassVar[str] = "TPM quotes"
+
+    def __post_init__(self) -> None:
+        one_of(self.event_log, ("accept-missing", "require"), "event_log")
+        one_of(self.secure_boot, ("accept-off", "require"), "secure_boot")
+
+
+def compare(held: Comparison, release: TpmRelease) -> Iterator[Finding]:
+    """Every PCR in its bank, and every application that was booted."""
+    for number, value in release.pcrs.items():
+        shown = held.claims.values.get(f"pcr{number}_{BANKS[len(value)]}", "absent")
+        yield held.same(f"pcr{number}", value, shown=str(shown))
+    if release.boot_applications:
+        yield held.all_in(APPLICATIONS, release.boot_applications)
+
+
+def log(verified: Verified, policy: Policy) -> Iterator[Finding]:
+    """What the policy demands of the event log. Without a log that explains PCR 7, Secure Boot is not proven."""
+    rules, claims = policy.rules.state(TpmRules), verified.claims.values
+    if rules.event_log == "require":
+        explained = claims.get("event_log_explains", "absent")
+        held = explained == "all"
+        where = source(policy, "policy", "event_log")
+        yield finding("event_log", held, "all quoted PCRs explained", str(explained), "event_log_missing", where)
+    if rules.secure_boot == "require":
+        on = claims.get("secure_boot")
+        where = source(policy, "policy", "secure_boot")
+        shown = "not proven" if on is None else "on" if on is True else "off"
+        yield finding("secure_boot", on is True, "on", shown, "secure_boot_off", where)
+
+
+TPM_RULES = (log,)
+
+
+def open_ends(release: TpmRelease, claims: Claims) -> Iterator[str]:
+    """Quoted PCRs that the release does not compare."""
+    quoted_pcrs = sorted(int(name[3:]) for name in claims.values if re.fullmatch(r"pcr\d+", name))
+    left = [number for number in quoted_pcrs if number not in release.pcrs]
+    if left:
+        yield f"what PCR {', '.join(map(str, left))} measure: the policy does not compare them"
+
+
+def pin_pcrs(result: AttestationResult) -> Iterator[str]:
+    """The PCRs of the strongest bank as seen; those that change by themselves stand beside them as comments."""
+    found = 0
+    for number, meaning in _MEANINGS.items():
+        value = result.claims.get(f"pcr{number}")
+        if not isinstance(value, str):
+            continue
+        live = number in _PINNED and bool(value.strip("0")) and bool(value.strip("f"))
+        found += live
+        yield f"# pcr{number}: {meaning}."
+        yield f"{'' if live else '# '}pcr{number} = {quoted(value)}"
+    if not found:
+        raise ConfigurationError("the result holds no PCR that says which code runs, so it cannot be pinned")
+    if result.claims.get("secure_boot") is True:
+        yield 'secure_boot = "require"'
+    if result.claims.get("event_log_explains") == "all":
+        yield "# The event log has to explain every PCR."
+        yield 'event_log = "require"'
+
+
+KEYS: Mapping[str, Read] = {PCRS: "pcrs", APPLICATIONS: "texts"}
+HINTS = {
+    "event_log_missing": "Have the server send the firmware's event log, or compare PCRs by value.",
+    "secure_boot_off": "Ask the operator to turn Secure Boot on, and to send the event log that shows it.",
+}
+CODE = tuple(f"pcr{number}" for number in _PINNED)
+
+TPM = Kind(
+    tee=Tee.TPM,
+    vendor="tpm",
+    release=TpmRelease,
+    keys=KEYS,
+    heads=(frozenset((PCRS, APPLICATIONS)),),
+    code=CODE,
+    compare=compare,
+    pin=pin_pcrs,
+    rules=TPM_RULES,
+    states=(TpmRules,),
+    open_ends=open_ends,
+    hints=MappingProxyType(HINTS),
+)
