@@ -31,6 +31,7 @@ SUMMARIES = {
     "serve": "serve an MCP server over TLS 1.3 with evidence",
     "verify": "verify a server, a certificate or a quote against a policy",
     "inspect": "show what evidence claims, without verifying it",
+    "tcb": "show how up to date a platform is, now and under the early verdict",
     "bundle": "save a verdict with everything it rests on, to replay it offline",
     "pin": "write a policy for exactly the server that answers now; keep the pins of connect",
     "call": "call one tool of a verified server",
@@ -111,6 +112,22 @@ examples
   {PROGRAM} inspect https://mcp.example:8443/mcp --json
 
 Nothing is verified: every line could be a lie. Use it to look, never to decide; "verify" decides.""",
+    "tcb": f"""\
+examples
+  {PROGRAM} tcb https://mcp.example:8443/mcp
+  {PROGRAM} tcb quote.bin --policy prod.toml --json | jq .changes
+  {PROGRAM} tcb quote.bin --endorsements collateral/ --early early-collateral/ --at 2026-01-31T12:00:00Z
+  {PROGRAM} tcb --forget
+
+Intel publishes a new evaluation early, and makes it the standard one months later: whoever is short under the early one
+has that long to update. Only the platform is judged: no code is compared, and no connection is proven.
+--forget starts the record of the highest evaluation numbers met anew; older collateral is then accepted once more.
+
+exit codes
+  0  the policy accepts the platform now and under the early verdict
+  2  the policy refuses it now
+  3  no verdict: something it needs could not be had
+  4  accepted now, refused under the early verdict: a change is coming""",
     "bundle": f"""\
 examples
   {PROGRAM} bundle https://mcp.example:8443/mcp --policy prod.toml -o prod.bundle

@@ -118,16 +118,32 @@ def verify(
         EndorsementUnavailable: nothing failed, but a piece of collateral is missing.
         MalformedEvidence, UnsupportedEvidence: a PCK extension or a document cannot be read.
     """
+    trail = Trail()
+    proof = prove(quote, endorsements, anchors=anchors, at=at, memory=memory, trail=trail)
+    qe_level = judge_qe(quote.qe_report, proof.collateral.qe_identity, trail)
+    standing = judge_tcb(proof.pck.extension, quote.body, proof.collateral.tcb_info, qe_level, trail)
+    return _mint(quote, proof.pck, proof.collateral, standing, at, trail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A quote's proven PCK and collateral, before anything is said of its TCB."""
+
+    pck: Pck
+    collateral: Collateral
+
+
+def prove(
+    quote: IntelQuote, endorsements: Endorsements, *, anchors: TrustAnchors, at: datetime, memory: Memory, trail: Trail
+) -> Proof:
+    """Everything of `verify` but the judgement of the TCB. Raises: as `verify`."""
     if at.tzinfo is None:
         raise TypeError("the verification time needs a timezone")
-    trail = Trail()
     _check_quote(quote, trail)
     shelf = Shelf()
     pck = _prove_pck(quote, endorsements, anchors.intel, at, memory, trail, shelf)
     collateral = _prove_collateral(quote, endorsements, pck, anchors.intel, at, memory, trail, shelf)
-    qe_level = judge_qe(quote.qe_report, collateral.qe_identity, trail)
-    standing = judge_tcb(pck.extension, quote.body, collateral.tcb_info, qe_level, trail)
-    return _mint(quote, pck, collateral, standing, at, trail)
+    return Proof(pck=pck, collateral=collateral)
 
 
 def query(quote: IntelQuote, endorsements: Endorsements | None = None) -> EndorsementQuery:

@@ -427,3 +427,27 @@ def _optional(record: dict[str, Any], name: str, read: Callable[[str, str], Any]
     if not value.isascii():
         _bad(f"collateral.{name}", "ASCII text", value)
     return read(value, f"collateral.{name}")
+
+
+def read_component_names(body: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What TCB info calls its 16 SGX and 16 TDX components, as `BIOS, Early Microcode Update`; empty where unnamed.
+
+    For people only: nothing is judged by these words.
+
+    Raises:
+        MalformedEvidence: no TCB info that `read_tcb_info` would read.
+    """
+    top = _object(read_json(body, field="tcbInfo"), "tcbInfo")
+    levels = _array(top, "tcbLevels", "tcbInfo", _LEVELS)
+    tcb = _object(_member(_object(levels[0] if levels else None, "tcbInfo"), "tcb", "tcbInfo"), "tcbInfo")
+    return _names(tcb.get("sgxtcbcomponents")), _names(tcb.get("tdxtcbcomponents"))
+
+
+def _names(items: object) -> tuple[str, ...]:
+    if not isinstance(items, list) or len(items) != COMPONENTS:
+        return ("",) * COMPONENTS
+    found = []
+    for item in items:
+        words = [item.get(key) for key in ("category", "type")] if isinstance(item, dict) else []
+        found.append(", ".join(word[:60] for word in words if isinstance(word, str) and word))
+    return tuple(found)

@@ -1,0 +1,89 @@
+"""`tcb SOURCE`: how up to date a platform is, what it is short of, and when the answer changes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from attestable_mcp.cli import text, text_tcb
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path, moment
+from attestable_mcp.cli.source import Address, open_source
+from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.cli.trust import genuine_policy
+from attestable_mcp.errors import (
+    EXIT_VERIFIED,
+    UnsupportedEvidence,
+)
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
+
+
+def configure(parser: Parser) -> None:
+    """`tcb [SOURCE] [--early PATH | --no-early] [--at TIME] [--forget] [...]`."""
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help=text_tcb.HELP_TCB_SOURCE)
+    parser.add_argument("--early", metavar="PATH", type=existing_path, help=text_tcb.HELP_EARLY)
+    parser.add_argument("--no-early", action="store_true", help=text_tcb.HELP_NO_EARLY)
+    parser.add_argument("--forget", action="store_true", help=text_tcb.HELP_FORGET)
+    parser.add_argument("--at", metavar="RFC3339", type=moment, help=text.HELP_AT)
+    add_trust(parser)
+    add_timeout(parser)
+
+
+def run(arguments: Arguments, terminal: Terminal) -> int:
+    """Print the platform's standing; the exit code says whether the policy accepts it now and later."""
+    if arguments.forget:
+        return _forget(arguments, terminal)
+    if not arguments.source:
+        raise UsageError(text_tcb.NO_SOURCE, hint=text.see_help(f"{text.PROGRAM} tcb"))
+    policy = genuine_policy(arguments)
+    at = arguments.at or datetime.now(UTC)
+    evidence, stapled = _evidence(arguments)
+    match evidence.kind:
+        case EvidenceKind.INTEL_QUOTE:
+            from attestable_mcp.cli.tcb_intel import intel_report
+
+            report = intel_report(evidence, stapled, policy, at, arguments)
+        case EvidenceKind.SNP_REPORT:
+            from attestable_mcp.cli.tcb_amd import snp_report
+
+            report = snp_report(evidence, stapled, policy, at)
+        case other:
+            raise UnsupportedEvidence(text_tcb.ONLY_INTEL_AND_AMD.format(other))
+    if terminal.json:
+        terminal.emit(report.to_json())
+    else:
+        for line in report.lines(terminal):
+            terminal.data(line)
+    return report.exit_code
+
+
+def _forget(arguments: Arguments, terminal: Terminal) -> int:
+    from attestable_mcp.watermarks import Watermarks, default_path
+
+    if arguments.source:
+        raise UsageError(text_tcb.FORGET_ALONE, hint=text.see_help(f"{text.PROGRAM} tcb"))
+    path = default_path()
+    count = Watermarks(path).forget()
+    if terminal.json:
+        terminal.emit({"forgot": count, "file": str(path)})
+    else:
+        terminal.say(text_tcb.forgot(count, path))
+    return EXIT_VERIFIED
+
+
+def _evidence(arguments: Arguments) -> tuple[Evidence, Endorsements]:
+    """The first piece of evidence of the source, and what came stapled to it. Nothing is verified yet."""
+    from attestable_mcp.wire import ratls
+    from attestable_mcp.wire.recognise import Certificate, recognise
+
+    source = open_source(arguments.source)
+    if isinstance(source, Address):
+        from attestable_mcp.cli.live import certificate_of
+
+        found: Certificate | Evidence = Certificate(der=certificate_of(source.url, arguments.timeout))
+    else:
+        found = recognise(source.data)
+    if not isinstance(found, Certificate):
+        return found, Endorsements()
+    read = ratls.read(found.der)
+    if not read.evidence:
+        raise UnsupportedEvidence(text_tcb.ONLY_INTEL_AND_AMD.format("an ordinary certificate"))
+    return read.evidence[0].evidence, read.endorsements or Endorsements()
