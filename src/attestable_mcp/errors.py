@@ -15,7 +15,8 @@ AttestationError                code, exit_code, hint
 ├── AppraisalRefused            proof held, policy said no; carries the whole result
 ├── BindingError                good evidence, wrong connection
 │   ├── ChannelMismatch
-│   └── NotFresh
+│   ├── NotFresh
+│   └── WrongDeployment        the right code, but not the copy of the owner that was asked for
 ├── ConversationError           the peer's TLS or HTTP behaviour: stalled, flooded, spoke garbage, redirected
 └── AttesterError               no device, no permission, driver fault
 
@@ -170,6 +171,12 @@ class NotFresh(BindingError):
     """The evidence answers another challenge, or its certificate is outside its validity or age limit."""
 
     code = "stale_evidence"
+
+
+class WrongDeployment(BindingError):
+    """The right code, run by somebody else: no owner's grant, another owner's, or one that does not fit its holder."""
+
+    code = "wrong_deployment"
 
 
 class ConversationError(AttestationError):

@@ -31,6 +31,13 @@ class Limits:
     """Certificates in one chain."""
     tree_depth: int = 20
     """Nodes in an inclusion path of the transcript tree."""
+    grant: int = 64 * 1024
+    """An owner's grant or revocation list."""
+    grant_hosts: int = 64
+    revoked: int = 1024
+    """Serials, and keys, in one revocation list."""
+    public_key: int = 128
+    """A SubjectPublicKeyInfo of Ed25519 or P-256."""
     policy_file: int = 1024 * 1024
     pin_file: int = 64 * 1024
     connect_seconds: float = 10.0

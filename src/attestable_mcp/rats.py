@@ -238,6 +238,56 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationList:
+    """What an owner has taken back of deployment `name`; its signature was checked. `owner` and `keys` are hex hashes.
+
+    Revoked is every grant whose serial is below `minimum_serial` or in `serials`, or whose key is in `keys`.
+    """
+
+    owner: str
+    name: str
+    number: int
+    issued_at: datetime
+    minimum_serial: int = 0
+    serials: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def revokes(self, serial: int, key: str) -> bool:
+        """Is the grant with this serial, for the key with this hash, taken back?"""
+        return serial < self.minimum_serial or serial in self.serials or key in self.keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A deployment whose holder was proven to be the other end. Whether its owner is the wanted one, a policy says.
+
+    `owner` and `key` are SHA-256 over SubjectPublicKeyInfo, lower-case hex; `hosts` are in lower case. `revocations` is
+    the owner's list that was shown beside the grant.
+    """
+
+    owner: str
+    name: str
+    hosts: tuple[str, ...]
+    key: str
+    serial: int
+    not_before: datetime
+    not_after: datetime
+    revocations: RevocationList | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON shape."""
+        return {
+            "owner": self.owner,
+            "name": self.name,
+            "hosts": list(self.hosts),
+            "key": self.key,
+            "serial": self.serial,
+            "not_before": self.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "not_after": self.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReport:
     """The error of a result in the public JSON shape."""
 
@@ -266,6 +316,7 @@ class AttestationResult:
     evidence_digest: str = ""
     trust_anchor: str = ""
     policy: str = ""
+    deployment: Deployment | None = None
 
     @property
     def exit_code(self) -> int:
@@ -292,5 +343,6 @@ class AttestationResult:
             "trust_anchor": self.trust_anchor,
             "policy": self.policy,
             "evidence_sha256": self.evidence_digest,
+            "deployment": self.deployment.to_json() if self.deployment else None,
             "error": self.error.to_json() if self.error else None,
         }

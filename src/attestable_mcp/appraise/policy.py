@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.kinds.base import Release, State
@@ -28,6 +28,9 @@ from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.values import MaskedValue, masked, one_of, whole, words
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
+
+if TYPE_CHECKING:
+    from attestable_mcp.appraise.deployment import DeploymentPolicy
 
 ACCEPTABLE_STATUSES = (
     "UpToDate",
@@ -270,6 +273,7 @@ class Policy:
     manifest: ManifestPolicy = field(default_factory=ManifestPolicy)
     receipts: ReceiptPolicy = field(default_factory=ReceiptPolicy)
     places: Places = Places()
+    deployment: DeploymentPolicy | None = None
 
     @classmethod
     def from_toml(cls, text: str, name: str = "policy", *, base: Path | None = None) -> Policy:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from attestable_mcp.appraise.deployment import read_deployment
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.kinds.base import PCRS, Kind, Read, Release, State
 from attestable_mcp.appraise.kinds.table import KINDS, STATES
@@ -61,6 +62,7 @@ def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
     root = _Section(places, (), document)
     trust, policy = root.section("trust"), root.section("policy")
     manifest, receipts = root.section("manifest"), root.section("receipts")
+    deployment = root.section("deployment") if "deployment" in root.left else None
     root.finish()
     return Policy(
         name=name,
@@ -69,6 +71,7 @@ def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
         manifest=_manifest(manifest, base),
         receipts=_receipts(receipts, base),
         places=places,
+        deployment=read_deployment(deployment, str(base or "")) if deployment is not None else None,
     )
 
 

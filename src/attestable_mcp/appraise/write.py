@@ -26,7 +26,7 @@ def policy_toml(
         raise ConfigurationError("nothing was proven of this server, so there is nothing to pin")
     if result.claims.get("debug") is not False:
         raise ConfigurationError("this server's enclave is debuggable: its measurement keeps nobody out")
-    lines = [*_head(result, source), *_trust(result, anchors, endorsements), "", *_rules(result)]
+    lines = [*_head(result, source), *_trust(result, anchors, endorsements), "", *_rules(result), *_deployment(result)]
     text = "\n".join(lines) + "\n"
     Policy.from_toml(text, "pinned policy")  # what is written can be read
     return text
@@ -63,6 +63,17 @@ def _trust(result: AttestationResult, anchors: Sequence[str], endorsements: Sequ
     if result.simulated:
         yield "# The server runs on the simulated attester: take this line out before anything real depends on it."
         yield 'simulated = "accept"'
+
+
+def _deployment(result: AttestationResult) -> Iterator[str]:
+    if result.deployment is None:
+        return
+    yield ""
+    yield "[deployment]"
+    yield "# Whose copy it is: the SHA-256 of its owner's key. Compare it with what the owner itself tells you."
+    yield f"owner = {quoted(result.deployment.owner)}"
+    yield "# Which of the owner's deployments."
+    yield f"name = {quoted(result.deployment.name)}"
 
 
 def _rules(result: AttestationResult) -> Iterator[str]:

@@ -7,7 +7,9 @@ digests: the verifier rebuilds those from its own side of the socket.
     answer    = {"version": 1, "counter": u64, "key": 32, "deployment_key": 0|32, "manifest": 0|32|48|64,
                  "configuration": 0|32|48|64, then either
                  "kind": text, "evidence": bytes, "index": uint, "size": uint, "path": [64, ...]   (a quote)
-                 or "signature": 64}                                                           (the known key signs)
+                 or "signature": 64,                                                           (the known key signs)
+                 where there is one: "deployment": {"grant": bytes, "key": SPKI, "signature": 64, "revocation": bytes},
+                 where the answerer challenges in turn: "challenge": bytes (a challenge as above)}
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from attestable_mcp.bind.deployment import DeploymentProof
 from attestable_mcp.bind.keys import PUBLIC_SIZE, SIGNATURE_SIZE, check_signature
 from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, NONCE_SIZE, Role, Transcript
 from attestable_mcp.bind.tree import HASH_SIZE, root_from_path
@@ -115,12 +118,17 @@ class KeyProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The prover's answer. `binding_key` is its raw Ed25519 public key."""
+    """The prover's answer. `binding_key` is its raw Ed25519 public key.
+
+    `deployment` says whose copy the prover is; `challenge` is its own, to a peer that shall prove itself in turn.
+    """
 
     counter: int
     binding_key: bytes
     commitments: Commitments
     proof: QuoteProof | KeyProof
+    deployment: DeploymentProof | None = None
+    challenge: Challenge | None = None
 
     def encode(self) -> bytes:
         """Canonical CBOR."""
@@ -138,6 +146,10 @@ class Answer:
                 fields |= {"index": index, "size": size, "path": list(path)}
             case KeyProof(signature=signature):
                 fields["signature"] = signature
+        if self.deployment is not None:
+            fields["deployment"] = _deployment_fields(self.deployment)
+        if self.challenge is not None:
+            fields["challenge"] = self.challenge.encode()
         return cbor.encode(fields)
 
     @staticmethod
@@ -149,6 +161,7 @@ class Answer:
         """
         fields = _map(data, limits.challenge_answer, "answer")
         common = {"version", "counter", "key", "deployment_key", "manifest", "configuration"}
+        common |= {"deployment", "challenge"} & set(fields)
         proof: QuoteProof | KeyProof
         if "signature" in fields:
             _keys(fields, common | {"signature"}, "answer")
@@ -166,7 +179,36 @@ class Answer:
                 configuration=_bytes(fields, "configuration", COMMITMENT_SIZES),
             ),
             proof=proof,
+            deployment=_deployment_proof(fields["deployment"], limits) if "deployment" in fields else None,
+            challenge=_nested(fields["challenge"], limits) if "challenge" in fields else None,
         )
+
+
+def _deployment_fields(proof: DeploymentProof) -> cbor.Value:
+    return {
+        "grant": proof.grant,
+        "key": proof.key,
+        "signature": proof.signature,
+        "revocation": proof.revocation,
+    }
+
+
+def _deployment_proof(value: cbor.Value, limits: Limits) -> DeploymentProof:
+    if not isinstance(value, dict):
+        raise MalformedEvidence("answer: deployment wanted a CBOR map", field="deployment")
+    _keys(value, {"grant", "key", "signature", "revocation"}, "deployment")
+    return DeploymentProof(
+        grant=_bytes(value, "grant", range(1, limits.grant + 1)),
+        key=_bytes(value, "key", range(32, limits.public_key + 1)),
+        signature=_bytes(value, "signature", (SIGNATURE_SIZE,)),
+        revocation=_bytes(value, "revocation", range(limits.grant + 1)),
+    )
+
+
+def _nested(value: cbor.Value, limits: Limits) -> Challenge:
+    if not isinstance(value, bytes):
+        raise MalformedEvidence("answer: challenge wanted bytes", field="challenge")
+    return Challenge.decode(value, limits=limits)
 
 
 def _quote_proof(fields: _Fields, limits: Limits) -> QuoteProof:
@@ -326,6 +368,6 @@ def _uint(fields: _Fields, name: str, below: int) -> int:
 def _bytes(fields: _Fields, name: str, sizes: Collection[int]) -> bytes:
     value = fields[name]
     if not isinstance(value, bytes) or len(value) not in sizes:
-        wanted = " or ".join(str(size) for size in sorted(sizes))
+        wanted = f"{sizes[0]}..{sizes[-1]}" if isinstance(sizes, range) else " or ".join(map(str, sorted(sizes)))
         raise MalformedEvidence(f"live binding: {name} wanted {wanted} bytes", field=name)
     return value

@@ -13,7 +13,20 @@ from attestable_mcp.cli.command import Arguments, Parser, UsageError, Verb, add_
 from attestable_mcp.cli.endings import guarded
 from attestable_mcp.cli.terminal import Terminal, open_terminal
 
-VERBS = ("serve", "verify", "inspect", "bundle", "tcb", "pin", "call", "tools", "connect", "demo", "completion")
+VERBS = (
+    "serve",
+    "verify",
+    "inspect",
+    "bundle",
+    "tcb",
+    "pin",
+    "call",
+    "tools",
+    "connect",
+    "owner",
+    "demo",
+    "completion",
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -7,12 +7,16 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import anyio
 
-from attestable_mcp.cli import text
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, listen_address
+from attestable_mcp.cli import text, text_owner
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address
 from attestable_mcp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from attestable_mcp.tls.deployment import DeploymentHolder
 
 Target = str | list[str]
 
@@ -25,6 +29,7 @@ def configure(parser: Parser) -> None:
         "--listen", metavar="HOST:PORT", type=listen_address, default=("127.0.0.1", 0), help=text.HELP_LISTEN
     )
     parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
+    add_deployment(parser)
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
 
 
@@ -47,14 +52,43 @@ def target_of(arguments: Arguments) -> Target:
     return str(arguments.target)
 
 
+def add_deployment(parser: Parser) -> None:
+    """`--owner PUB [--grant FILE] [--revocations FILE] [--deployment-request FILE]`."""
+    group = parser.add_argument_group(text_owner.GROUP_DEPLOYMENT)
+    group.add_argument("--owner", metavar="PUB", type=existing_path, help=text_owner.HELP_OWNER)
+    group.add_argument("--grant", metavar="FILE", type=existing_path, help=text_owner.HELP_GRANT)
+    group.add_argument("--revocations", metavar="FILE", type=existing_path, help=text_owner.HELP_STAPLED)
+    group.add_argument("--deployment-request", metavar="FILE", type=existing_path, help=text_owner.HELP_REQUEST)
+
+
+def deployment_of(arguments: Arguments) -> DeploymentHolder | None:
+    """What the deployment options ask for; None where no owner is named. Raises: UsageError, ConfigurationError."""
+    if arguments.owner is None:
+        if arguments.grant or arguments.revocations or arguments.deployment_request:
+            raise UsageError(text_owner.NO_OWNER, hint=text.see_help(f"{text.PROGRAM} serve"))
+        return None
+    from attestable_mcp.cli.ownerkey import read_public
+    from attestable_mcp.tls.deployment import DeploymentHolder
+
+    return DeploymentHolder(
+        read_public(arguments.owner),
+        grant_file=arguments.grant,
+        revocation_file=arguments.revocations,
+        request_file=arguments.deployment_request,
+    )
+
+
 async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> None:
     from attestable_mcp.mcp.serve import serve
 
     host, port = arguments.listen
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    deployment = deployment_of(arguments)
     asked = anyio.Event()
     with signals(asked):
-        async with serve(target, listen=listen, hosts=arguments.host, attester=arguments.attester) as running:
+        async with serve(
+            target, listen=listen, hosts=arguments.host, attester=arguments.attester, deployment=deployment
+        ) as running:
             _ready(running.url, str(running.tee), running.spki_sha256, terminal)
             await asked.wait()
             terminal.say(text.DRAINING)

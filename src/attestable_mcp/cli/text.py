@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attestable_mcp.cli import text_owner
+
 PROGRAM = "attestable-mcp"
 REPORT_TO = "the issue tracker of attestable-mcp"
 
@@ -37,6 +39,7 @@ SUMMARIES = {
     "call": "call one tool of a verified server",
     "tools": "list the tools of a verified server",
     "connect": "join a host that speaks stdio to a server that must prove itself",
+    "owner": "make an owner's key; grant, renew and revoke its deployments",
     "demo": "see a server proven and impostors refused, on this machine",
     "completion": "print a completion script for a shell",
 }
@@ -83,6 +86,7 @@ HELP_SHELL = "bash, zsh or fish"
 # epilogs
 
 EPILOGS = {
+    "owner": text_owner.EPILOG,
     "serve": f"""\
 examples
   {PROGRAM} serve my_server:mcp --listen 0.0.0.0:8443

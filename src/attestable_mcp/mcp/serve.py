@@ -36,6 +36,7 @@ from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
 from attestable_mcp.mcp.witness import Witness
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME
+from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.server import DRAIN_SECONDS, MAX_BODY, Server
 
 
@@ -51,6 +52,7 @@ class _Options:
     stdio: StdioOptions
     lifetime: timedelta
     commitments: Callable[[], Commitments]
+    deployment: DeploymentHolder | None
     drain_seconds: int
     max_body: int
     manifest: bool | Manifest
@@ -68,6 +70,7 @@ def serve(
     stdio: StdioOptions | None = None,
     lifetime: timedelta = DEFAULT_LIFETIME,
     commitments: Callable[[], Commitments] = Commitments,
+    deployment: DeploymentHolder | None = None,
     drain_seconds: int = DRAIN_SECONDS,
     max_body: int = MAX_BODY,
     manifest: bool | Manifest | Path = True,
@@ -81,6 +84,7 @@ def serve(
     `manifest` True: the server is asked at the start what it lists, and each live proof commits to that; a Manifest, or
     the path of its document, is committed to as it is; False commits to none, writes nothing into lists and gives no
     receipts.
+    `deployment` holds an owner's grant for this deployment and the key that it names.
 
     Raises: ConfigurationError at once for a bad option; on starting also AttesterError, and ConfigurationError for a
     target that does not start or an address that is taken.
@@ -99,6 +103,7 @@ def serve(
         stdio=replace(stdio or StdioOptions(), path=mcp_path),
         lifetime=lifetime,
         commitments=commitments,
+        deployment=deployment,
         drain_seconds=drain_seconds,
         max_body=max_body,
         manifest=read_document(_bytes(manifest), source=str(manifest)) if isinstance(manifest, Path) else manifest,
@@ -256,6 +261,8 @@ class RunningServer:
         options = self._options
         names = names_for(options.host, options.hosts, options.origins)
         attester = await asyncio.to_thread(self._attester)
+        if options.deployment is not None:
+            await asyncio.to_thread(options.deployment.open, attester)
         async with AsyncExitStack() as stack:
             app = await stack.enter_async_context(
                 running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
@@ -298,6 +305,7 @@ class RunningServer:
             lifetime=options.lifetime,
             commitments=self._commitments,
             key=key,
+            deployment=options.deployment,
             max_body=options.max_body,
             drain_seconds=options.drain_seconds,
             lifespan="off",

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from attestable_mcp.attest.base import Attester
@@ -21,6 +22,7 @@ from attestable_mcp.errors import AttestationError, AttesterError, ConversationE
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import EvidenceKind, Tee
 from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.deployment import DeploymentHolder
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -95,6 +97,8 @@ class Quoter:
 class AttestationMiddleware:
     """Wraps `app`. `commitments` is asked at each challenge, so that a changed tool manifest shows at once.
 
+    `deployment` holds the deployment's key and grant; the key's hash then stands in the commitments.
+
     One binding key for the life of this object. Needs the protocol mixin of `tls.server` beneath it.
     """
 
@@ -104,12 +108,14 @@ class AttestationMiddleware:
         attester: Attester,
         *,
         commitments: Callable[[], Commitments] = Commitments,
+        deployment: DeploymentHolder | None = None,
         limits: Limits = LIMITS,
         key: BindingKey | None = None,
     ) -> None:
         self._app = app
         self._attester = attester
         self._commitments = commitments
+        self._deployment = deployment
         self._limits = limits
         self._key = key or BindingKey()
         self.quoter = Quoter(attester)
@@ -160,6 +166,8 @@ class AttestationMiddleware:
         if channel.own is None:
             raise ConversationError("challenge: this end of the connection showed no certificate")
         commitments = self._commitments()
+        if self._deployment is not None:
+            commitments = replace(commitments, deployment_key=self._deployment.key.spki_sha256)
         transcript = Transcript(
             role=Role.SERVER,
             counter=challenge.counter,
@@ -180,6 +188,7 @@ class AttestationMiddleware:
             proof=KeyProof(signature=self._key.sign(transcript.digest()))
             if challenge.known_key == self._key.public
             else await self.quoter.prove(transcript),
+            deployment=self._deployment.prove(transcript.digest()) if self._deployment is not None else None,
         )
 
 

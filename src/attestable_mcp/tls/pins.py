@@ -198,7 +198,8 @@ def seen_of(peer: AttestedPeer) -> Pin:
     return pin_of(
         peer.verified,
         origin=str(peer.origin),
-        deployment_key=peer.commitments.deployment_key.hex(),
+        # a deployment key may live no longer than its process: what lasts, where a grant names it, is the owner's
+        deployment_key=peer.deployment.owner if peer.deployment else peer.commitments.deployment_key.hex(),
         manifest=peer.commitments.manifest.hex(),
         configuration=peer.commitments.configuration.hex(),
     )

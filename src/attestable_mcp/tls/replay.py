@@ -8,7 +8,7 @@ existed, that the nonce was random, and that the time is true. Whoever made the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, cast
@@ -25,9 +25,11 @@ from attestable_mcp.errors import (
     MalformedEvidence,
 )
 from attestable_mcp.rats import AttestationResult, ErrorReport, Finding, Outcome, Verdict
-from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin, Step, Work, _Certificate
+from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.client import attest_server, origin_of
+from attestable_mcp.tls.judge import ProvenCertificate
+from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources
 from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor, TrustAnchors
 from attestable_mcp.watermarks import Watermarks
@@ -219,7 +221,7 @@ def _replay_live(subject: LiveSubject, policy: Policy, verifier: Verifier, at: d
     return outcome(peer)
 
 
-def _drive(steps: Generator[Step, Any, AttestedPeer]) -> AttestedPeer:
+def _drive(steps: Steps[AttestedPeer]) -> AttestedPeer:
     """Run the steps of a gate that neither sends nor receives."""
     answer: Any = None
     try:
@@ -239,11 +241,11 @@ class _RecordingGate(Gate):
     answer = b""
     exporter = b""
 
-    def _certificate(self, channel: Channel, at: datetime) -> Generator[Step, Any, _Certificate]:
+    def _certificate(self, channel: Channel, at: datetime) -> Steps[ProvenCertificate]:
         self.certificate = channel.peer_certificate_der() or b""
         return (yield from super()._certificate(channel, at))
 
-    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Generator[Step, Any, bytes]:
+    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Steps[bytes]:
         body = yield from super()._ask(channel, origin, challenge)
         self.challenge, self.answer = challenge.encode(), body
         self.exporter = channel.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b"")
@@ -259,14 +261,14 @@ class _ReplayingGate(Gate):
         super().__init__(policy, verifier=verifier, clock=clock)
         self._subject = subject
 
-    def set_up_again(self, channel: Channel, origin: Origin) -> Generator[Step, Any, AttestedPeer]:
+    def set_up_again(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
         """As `set_up`, from where the handshake is done."""
         return self._admitted(channel, origin)
 
-    def _challenge(self, known: object) -> Challenge:
+    def _challenge(self, origin: Origin) -> Challenge:
         return Challenge.decode(self._subject.challenge)
 
-    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Generator[Step, Any, bytes]:
+    def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Steps[bytes]:
         if not self._subject.answer:
             raise MalformedEvidence("bundle: the server was never challenged, and this policy asks for a live answer")
         yield from ()

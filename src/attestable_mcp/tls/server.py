@@ -23,6 +23,7 @@ from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
+from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.engine import ServerContext, TlsObject
 from attestable_mcp.tls.listening import Uvicorn, listen, reachable, run
 
@@ -129,7 +130,8 @@ class Server:
 
     `port` 0 takes a free one. `hosts` are the names in the certificate, `host` and localhost if not given. `lifetime`
     is the certificate's. `commitments` is asked at each challenge; `key` is the binding key (one of its own
-    if none is given), with which `app` may sign receipts. Leaving drains for `drain_seconds` at most.
+    if none is given), with which `app` may sign receipts; `deployment` says whose copy this is. Leaving drains for
+    `drain_seconds` at most.
 
     Raises (on entering):
         AttesterError: no evidence for the first certificate. ConfigurationError: the address cannot be listened on,
@@ -147,6 +149,7 @@ class Server:
         lifetime: timedelta = DEFAULT_LIFETIME,
         commitments: Callable[[], Commitments] = Commitments,
         key: BindingKey | None = None,
+        deployment: DeploymentHolder | None = None,
         limits: Limits = LIMITS,
         max_body: int = MAX_BODY,
         drain_seconds: int = DRAIN_SECONDS,
@@ -161,7 +164,12 @@ class Server:
         self._drain_seconds = drain_seconds
         self._lifespan: Literal["auto", "on", "off"] = lifespan
         self.challenge = AttestationMiddleware(
-            RequestLimits(app, body=max_body), attester, commitments=commitments, limits=limits, key=key
+            RequestLimits(app, body=max_body),
+            attester,
+            commitments=commitments,
+            deployment=deployment,
+            limits=limits,
+            key=key,
         )
         self._issued: Issued | None = None
         self._context: ServerContext | None = None

@@ -24,8 +24,9 @@ from anyio.abc import SocketAttribute
 from OpenSSL import SSL
 
 from attestable_mcp.errors import ConversationError
-from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin, Receive, Send, Steps, Within, Work
+from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel, reason
+from attestable_mcp.tls.steps import Receive, Send, Steps, Within, Work
 
 CHUNK = 65536
 FAREWELL_SECONDS = 0.5
@@ -46,7 +47,7 @@ def _broken(what: str, error: Exception) -> ConversationError:
     return ConversationError(f"{what}: the connection broke: {error or type(error).__name__}", code="connection_closed")
 
 
-async def drive(steps: Steps, tcp: anyio.abc.ByteStream) -> AttestedPeer:
+async def drive(steps: Steps[AttestedPeer], tcp: anyio.abc.ByteStream) -> AttestedPeer:
     """Run the steps of `Gate.set_up` over an anyio stream.
 
     Raises:
@@ -89,7 +90,7 @@ async def _receive(tcp: anyio.abc.ByteStream) -> bytes:
         return b""
 
 
-def drive_sync(steps: Steps, sock: socket.socket) -> AttestedPeer:
+def drive_sync(steps: Steps[AttestedPeer], sock: socket.socket) -> AttestedPeer:
     """Run the steps of `Gate.set_up` over a blocking socket. Raises as `drive`."""
     value: Any = None
     deadline, what = time.monotonic(), "connection"

@@ -1,0 +1,127 @@
+"""`owner`: keys, grants and lists as files, and what it refuses to sign."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.bind.deployment import DeploymentKey, spki_of
+from attestable_mcp.cli.ownerkey import make_key, read_private, read_public
+from attestable_mcp.tls.deployment import DeploymentHolder
+from attestable_mcp.wire.grant import GrantRequest, read_request
+
+ATTESTER = SimulatedAttester(b"\x01" * 32)
+ASKED = ("--genuine-only", "--danger-accept-simulated", "--name", "prod", "--host", "MCP.example")
+
+
+@pytest.fixture
+def owner(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = cli("owner", "init", "--json")
+    assert ended.code == 0, ended.err
+    return ended.json()["owner"]
+
+
+@pytest.fixture
+def request_file(tmp_path):
+    """What a server writes at its start."""
+    path = tmp_path / "request.pem"
+    DeploymentHolder(spki_of(make_key("ed25519")), request_file=path).open(ATTESTER)
+    return path
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "p256"])
+def test_a_key_pair_is_made_once_and_kept_from_others(cli, tmp_path, monkeypatch, algorithm):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "word").write_text("correct horse\n")
+    made = cli("owner", "init", "o.pem", "--algorithm", algorithm, "--passphrase-file", "word", "--json")
+    assert made.code == 0, made.err
+    if sys.platform != "win32":
+        assert os.stat("o.pem").st_mode & 0o777 == 0o600
+    assert b"ENCRYPTED" in (tmp_path / "o.pem").read_bytes()
+    assert cli("owner", "init", "o.pem").code == 1
+    key = read_private(tmp_path / "o.pem", tmp_path / "word")
+    assert spki_of(key) == read_public(tmp_path / "o.pub")
+    assert cli("owner", "show", "o.pub", "--json").json()["owner"] == made.json()["owner"]
+    locked = cli("owner", "show", "o.pem")
+    assert (locked.code, "passphrase" in locked.err) == (1, True)
+    (tmp_path / "wrong").write_text("battery staple\n")
+    assert cli("owner", "show", "o.pem", "--passphrase-file", "wrong").code == 1
+
+
+def test_a_request_is_granted_renewed_and_taken_back(cli, owner, request_file, tmp_path):
+    granted = cli("owner", "grant", "request.pem", *ASKED, "-o", "grant.pem", "--json")
+    assert granted.code == 4, granted.err  # --genuine-only: the code was not compared
+    first = granted.json()["grant"]
+    assert (first["owner"], first["name"], first["hosts"]) == (owner, "prod", ["mcp.example"])
+    renewed = cli("owner", "renew", "grant.pem", "--days", "1", "--host", "other.example", "--json").json()["grant"]
+    assert renewed["serial"] > first["serial"]
+    assert renewed["hosts"] == ["mcp.example", "other.example"]
+    assert renewed["key"] == first["key"]
+    revoke = ("owner", "revoke", "list.pem", "-o", "list.pem")
+    assert cli(*revoke, "--name", "prod", "--serial", str(first["serial"])).code == 0
+    assert cli(*revoke, "--deployment-key", first["key"], "--force").code == 0
+    shown = cli("owner", "show", "list.pem", "--json").json()
+    assert (shown["serials"], shown["keys"]) == ([first["serial"]], [first["key"]])
+    again = cli(*revoke, "--refresh", "--force")
+    assert again.code == 0
+    assert cli("owner", "show", "list.pem", "--json").json()["number"] > shown["number"]
+
+
+def test_a_request_whose_key_was_put_in_by_somebody_else_is_refused(cli, owner, request_file):
+    real = read_request(request_file.read_bytes())
+    swapped = GrantRequest(key=DeploymentKey().spki, evidence=real.evidence, endorsements=real.endorsements)
+    request_file.write_bytes(swapped.to_pem())
+    ended = cli("owner", "grant", "request.pem", *ASKED, "--json")
+    assert (ended.code, ended.json()["error"]["code"]) == (2, "channel_binding_mismatch")
+
+
+def test_a_request_from_other_code_than_the_policy_names_is_refused(cli, owner, request_file, tmp_path):
+    (tmp_path / "image.toml").write_text(f'[trust]\nsimulated = "accept"\n[policy]\nmrenclave = "{"02" * 32}"\n')
+    ended = cli("owner", "grant", "request.pem", "--policy", "image.toml", "--name", "p", "--host", "h", "--json")
+    assert (ended.code, ended.json()["error"]["code"]) == (2, "measurement_mismatch")
+
+
+def test_what_another_owner_signed_is_neither_renewed_nor_gone_on_from(cli, owner, request_file):
+    assert cli("owner", "grant", "request.pem", *ASKED, "-o", "grant.pem").code == 4
+    assert cli("owner", "revoke", "--name", "prod", "--below", "5", "-o", "list.pem").code == 0
+    assert cli("owner", "init", "other.pem").code == 0
+    assert cli("owner", "renew", "grant.pem", "--key", "other.pem").code == 1
+    assert cli("owner", "revoke", "list.pem", "--refresh", "--key", "other.pem").code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("owner",),
+        ("owner", "sell"),
+        ("owner", "grant"),
+        ("owner", "grant", "request.pem", "--genuine-only"),
+        ("owner", "grant", "request.pem", "--genuine-only", "--name", "prod"),
+        ("owner", "grant", "request.pem", "--name", "prod", "--host", "h"),
+        ("owner", "grant", "nowhere.pem", *ASKED),
+        ("owner", "grant", "request.pem", *ASKED, "--days", "0"),
+        ("owner", "grant", "request.pem", *ASKED, "--name", "a\nb"),
+        ("owner", "renew"),
+        ("owner", "renew", "request.pem"),
+        ("owner", "revoke", "--name", "prod"),
+        ("owner", "revoke", "--below", "3"),
+        ("owner", "revoke", "--name", "prod", "--serial", "x"),
+        ("owner", "show", "request.toml"),
+        ("serve", "x:y", "--grant", "grant.pem"),
+        ("serve", "x:y", "--owner", "request.pem"),
+    ],
+    ids=lambda words: " ".join(words).replace("\n", " ")[:50],
+)
+def test_a_wrong_command_ends_with_1(cli, owner, request_file, words):
+    ended = cli(*words)
+    assert ended.code == 1, ended.out
+    assert "fault in" not in ended.err
+
+
+def test_serve_wants_an_existing_key(cli, owner):
+    ended = cli("serve", "x:y", "--owner", "nobody.pub")
+    assert (ended.code, "nobody.pub" in ended.err) == (1, True)
