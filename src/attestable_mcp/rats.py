@@ -111,6 +111,8 @@ class DocumentKind(StrEnum):
 
     INTEL_TCB_INFO = "intel-tcb-info"
     INTEL_QE_IDENTITY = "intel-qe-identity"
+    EVENT_LOG = "event-log"
+    """A TCG log, a CCEL or dstack's. Nobody signs it: it explains the registers that were signed, or it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
-from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.tls.engine import CERTIFICATE_LIST_MAX
 from attestable_mcp.wire import ratls
+from attestable_mcp.wire.kinds import KINDS, kind_of_tee
 from attestable_mcp.wire.stapled import tagged_endorsements
 
 DEFAULT_LIFETIME = timedelta(hours=24)
@@ -52,26 +54,55 @@ def issue(
     Blocks for as long as the device takes. `now` is timezone-aware, the present time if not given.
 
     Raises:
-        AttesterError: of the device. ConfigurationError: a host or a lifetime that no certificate can carry.
+        AttesterError: of the device. UnsupportedEvidence: a TEE of no known kind.
+        ConfigurationError: a host or a lifetime that no certificate can carry.
     """
     if lifetime <= timedelta(0):
         raise ConfigurationError(f"certificate lifetime: wanted above zero, seen {lifetime}")
     start = ((now or datetime.now(UTC)) - BACKDATED).replace(microsecond=0)
     key = ec.generate_private_key(ec.SECP256R1())
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    claims = ratls.pubkey_claims(spki)
-    evidence = attester.attest(ratls.claims_report_data(claims))
-    builder = _builder(key, hosts, start, start + BACKDATED + lifetime).add_extension(
-        _extension(ratls.OID_TAGGED_EVIDENCE, ratls.tagged_evidence(evidence.body, claims)), critical=False
-    )
+    builder = _builder(key, hosts, start, start + BACKDATED + lifetime)
+    evidence, candidates = _attested(attester, spki)
     return Issued(
-        certificate_der=_sign(builder, key, attester.endorsements()),
+        certificate_der=_sign(builder, key, candidates),
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         spki_sha256=hashlib.sha256(spki).hexdigest(),
         not_before=start,
         not_after=start + BACKDATED + lifetime,
         evidence=evidence,
     )
+
+
+_Extensions = Mapping[str, bytes]
+
+
+def _attested(attester: Attester, spki: bytes) -> tuple[Evidence, Iterator[_Extensions]]:
+    """Evidence for this key, and what may be said of it in a certificate: the fullest first, the least last."""
+    kind = kind_of_tee(attester.tee)
+    if kind is EvidenceKind.INTEL_QUOTE:
+        claims = ratls.pubkey_claims(spki)
+        evidence = attester.attest(ratls.claims_report_data(claims))
+        return evidence, _tagged(evidence, claims, attester.endorsements())
+    evidence = attester.attest(ratls.key_report_data(spki))
+    return evidence, _wrapped(evidence, attester.endorsements())
+
+
+def _tagged(evidence: Evidence, claims: bytes, endorsements: Endorsements) -> Iterator[_Extensions]:
+    bare = {ratls.OID_TAGGED_EVIDENCE: ratls.tagged_evidence(evidence.body, claims)}
+    if endorsements.documents:
+        try:
+            yield bare | {ratls.OID_ENDORSEMENTS: tagged_endorsements(endorsements)}
+        except EndorsementUnavailable as error:
+            _log.warning("no collateral stapled: %s", error.message)
+    yield bare
+
+
+def _wrapped(evidence: Evidence, endorsements: Endorsements) -> Iterator[_Extensions]:
+    slim = Evidence(kind=evidence.kind, body=KINDS[evidence.kind].slim(evidence.body))
+    bags = (endorsements, None) if endorsements.certificates or endorsements.crls or endorsements.documents else (None,)
+    for each, bag in product(dict.fromkeys((evidence, slim)), bags):
+        yield {ratls.OID_CMW: ratls.wrapped_evidence(each, bag)}
 
 
 def _builder(
@@ -91,23 +122,20 @@ def _builder(
     )
 
 
-def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, endorsements: Endorsements) -> bytes:
-    """With stapled collateral where there is some and it fits into what TLS peers take."""
-    bare = builder.sign(key, SHA256()).public_bytes(Encoding.DER)
-    if not endorsements.documents:
-        return bare
-    try:
-        staple = tagged_endorsements(endorsements)
-    except EndorsementUnavailable as error:
-        _log.warning("no collateral stapled: %s", error.message)
-        return bare
-    full = builder.add_extension(_extension(ratls.OID_ENDORSEMENTS, staple), critical=False)
-    der = full.sign(key, SHA256()).public_bytes(Encoding.DER)
-    if len(der) + _MESSAGE_OVERHEAD > CERTIFICATE_LIST_MAX:
-        _log.warning(
-            "no collateral stapled: certificate of %d bytes, TLS peers take %d", len(der), CERTIFICATE_LIST_MAX
-        )
-        return bare
+def _sign(
+    builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, candidates: Iterator[_Extensions]
+) -> bytes:
+    """With the fullest of the candidates that fits into what TLS peers take; the last if none does."""
+    der = b""
+    for number, extensions in enumerate(candidates):
+        full = builder
+        for oid, value in extensions.items():
+            full = full.add_extension(_extension(oid, value), critical=False)
+        der = full.sign(key, SHA256()).public_bytes(Encoding.DER)
+        if number:
+            _log.warning("certificate: collateral or event log left out, TLS peers take %d bytes", CERTIFICATE_LIST_MAX)
+        if len(der) + _MESSAGE_OVERHEAD <= CERTIFICATE_LIST_MAX:
+            break
     return der
 
 

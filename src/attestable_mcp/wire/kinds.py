@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from attestable_mcp.rats import Evidence, EvidenceKind
+from attestable_mcp.errors import UnsupportedEvidence
+from attestable_mcp.rats import Evidence, EvidenceKind, Tee
 from attestable_mcp.wire import hcl, intel, nitro, snp, tpm
 
 _QUOTE = re.compile(rb"[\x03\x04\x05]\x00[\x02\x03]\x00", re.DOTALL)
@@ -26,8 +27,11 @@ class Kind:
 
     looks: Callable[[bytes], bool]
     report_data: Callable[[bytes], bytes]
+    tees: tuple[Tee, ...]
     media_type: str = ""
     """The type in a CMW record; empty for Intel quotes, which have a form of their own."""
+    slim: Callable[[bytes], bytes] = bytes
+    """The same evidence without what only explains it: for certificates, whose size TLS peers limit."""
 
 
 def _looks_intel(data: bytes) -> bool:
@@ -57,30 +61,47 @@ def _is_map(data: bytes) -> bool:
     return bool(data) and data[0] in range(0xA3, 0xA8)
 
 
+def _slim_tpm(body: bytes) -> bytes:
+    return tpm.write_evidence(replace(tpm.read_evidence(body), event_log=b""))
+
+
+def _slim_azure(body: bytes) -> bytes:
+    sent = hcl.read_evidence(body)
+    return hcl.write_evidence(replace(sent, tpm=replace(sent.tpm, event_log=b"")))
+
+
 KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(
     {
         EvidenceKind.INTEL_QUOTE: Kind(
-            looks=_looks_intel, report_data=lambda body: intel.read_quote(body).report_data
+            looks=_looks_intel,
+            report_data=lambda body: intel.read_quote(body).report_data,
+            tees=(Tee.SGX, Tee.TDX),
         ),
         EvidenceKind.SNP_REPORT: Kind(
             looks=_looks_snp,
             report_data=lambda body: snp.read_report(body).report_data,
+            tees=(Tee.SEV_SNP,),
             media_type="application/vnd.amd.sev-snp.attestation-report",
         ),
         EvidenceKind.NITRO_DOCUMENT: Kind(
             looks=_looks_nitro,
             report_data=lambda body: nitro.read_document(body).user_data,
+            tees=(Tee.NITRO,),
             media_type="application/aws-nitro-document",
         ),
         EvidenceKind.TPM_QUOTE: Kind(
             looks=_looks_tpm,
             report_data=lambda body: tpm.read_quote(tpm.read_evidence(body).quote).extra_data,
+            tees=(Tee.TPM,),
             media_type="application/vnd.attestable-mcp.tpm-quote+cbor",
+            slim=_slim_tpm,
         ),
         EvidenceKind.AZURE_VTPM: Kind(
             looks=_looks_azure,
             report_data=lambda body: tpm.read_quote(hcl.read_evidence(body).tpm.quote).extra_data,
+            tees=(Tee.AZURE_SEV_SNP, Tee.AZURE_TDX),
             media_type="application/vnd.attestable-mcp.azure-vtpm+cbor",
+            slim=_slim_azure,
         ),
     }
 )  # fmt: skip
@@ -90,6 +111,14 @@ KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(
 def kind_of(data: bytes) -> EvidenceKind | None:
     """The kind of evidence that these bytes begin as; None where they are none."""
     return next((kind for kind, row in KINDS.items() if row.looks(data)), None)
+
+
+def kind_of_tee(tee: str) -> EvidenceKind:
+    """The kind of evidence that a TEE of this name gives. Raises: UnsupportedEvidence."""
+    for kind, row in KINDS.items():
+        if tee in row.tees:
+            return kind
+    raise UnsupportedEvidence(f"TEE: wanted one of {', '.join(Tee)}, seen {tee!r}")
 
 
 def report_data(evidence: Evidence) -> bytes:

@@ -2,8 +2,9 @@
 
 Written: the interoperable format of the Confidential Computing Consortium ("Interoperable RA-TLS X.509 Cert and
 Evidence Formats" and its SGX/TDX part): extension 2.23.133.5.4.9 with `60000([quote, claims])`, and optionally
-2.23.133.5.4.2 with collateral (`wire.stapled`). Read: that format, Gramine's legacy extension, and the bare quote of
-Intel's SGX SDK, each found by its OID in the parsed certificate, never by a search for bytes.
+2.23.133.5.4.2 with collateral (`wire.stapled`). Read: that format, Gramine's legacy extension, the bare quote of
+Intel's SGX SDK, and the forms of `wire.ratls_other`, each found by its OID in the parsed certificate, never by a search
+for bytes.
 
 Nothing is judged here: whether evidence carries `report_data`, and whether `key_matches`, is for `bind` to demand.
 """
@@ -13,23 +14,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from attestable_mcp.errors import UnreadEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.wire import cbor, der
+from attestable_mcp.wire.carrier import HASHES, CertificateEvidence, PubkeyHash, Source
+from attestable_mcp.wire.cmw import OID_CMW
 from attestable_mcp.wire.der import fail
+from attestable_mcp.wire.ratls_other import (
+    OID_DSTACK,
+    OID_DSTACK_QUOTE,
+    key_report_data,
+    read_other,
+    read_other_endorsements,
+    unread_types,
+    wrapped_evidence,
+)
 from attestable_mcp.wire.stapled import read_tagged_endorsements, tagged_endorsements
 from attestable_mcp.wire.x509 import Extension, X509Leaf, read_certificate
 
 __all__ = [
-    "HASHES", "OID_ENDORSEMENTS", "OID_GRAMINE_LEGACY", "OID_SGX_SDK", "OID_TAGGED_EVIDENCE", "CertificateEvidence",
-    "PubkeyHash", "RatlsCertificate", "claims_report_data", "pubkey_claims", "read", "read_tagged_endorsements",
-    "tagged_endorsements", "tagged_evidence",
+    "HASHES", "OID_CMW", "OID_ENDORSEMENTS", "OID_GRAMINE_LEGACY", "OID_SGX_SDK", "OID_TAGGED_EVIDENCE",
+    "CertificateEvidence", "PubkeyHash", "RatlsCertificate", "claims_report_data", "key_report_data", "pubkey_claims",
+    "read", "read_tagged_endorsements", "tagged_endorsements", "tagged_evidence", "wrapped_evidence",
 ]  # fmt: skip
-
-Source: TypeAlias = Literal["dice-tagged-evidence", "gramine-legacy", "intel-sgx-sdk"]
 
 OID_TAGGED_EVIDENCE = "2.23.133.5.4.9"
 OID_ENDORSEMENTS = "2.23.133.5.4.2"
@@ -41,15 +50,13 @@ OID_SGX_SDK = "1.2.840.113741.1.13.1"
 TAG_ECDSA_QUOTE = 60000
 PUBKEY_HASH = "pubkey-hash"
 NONCE = "nonce"
-HASHES: dict[int, str] = {1: "sha256", 7: "sha384", 8: "sha512"}
-"""IANA Named Information hash algorithms that a pubkey-hash may name."""
 
 _REPORT_DATA = 64
 _OTHER_TAGS = {60001: "a TDX or SGX report of type 2", 60002: "a legacy SGX EREPORT"}
 _FOREIGN = {
     "1.2.840.113741.1337.6": "the Intel legacy extension in its true encoding",
-    "1.3.6.1.5.5.7.1.35": "a conceptual message wrapper (CMW)",
-    "1.3.6.1.4.1.62397.1": "dstack evidence",
+    OID_CMW: "a conceptual message wrapper (CMW)",
+    OID_DSTACK: "dstack evidence in a form",
     "1.3.9901.2": "Contrast evidence",
     "1.3.9901.3": "Contrast evidence",
     "1.3.9900": "Constellation evidence",
@@ -58,34 +65,7 @@ _FOREIGN = {
 """Extensions that look like attestation and are not read: an OID, or the arc that its OIDs stand under."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PubkeyHash:
-    """The pubkey-hash claim: `algorithm` is a key of HASHES, `digest` of that hash's size."""
-
-    algorithm: int
-    digest: bytes
-
-    def matches(self, spki: bytes) -> bool:
-        """Is it the hash of this DER SubjectPublicKeyInfo?"""
-        return hashlib.new(HASHES[self.algorithm], spki).digest() == self.digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateEvidence:
-    """One piece of evidence in a certificate, and what ties it to the certificate's key.
-
-    The tie holds if the evidence carries `report_data` (64 bytes) AND `key_matches`. For the bare quote of
-    `gramine-legacy` the report data names the key itself. In the two other forms it names the claims, and the claims
-    name the key: `pubkey_hash` is that claim, `claims` its exact bytes, `key_matches` whether it is this key's hash.
-    """
-
-    evidence: Evidence
-    source: Source
-    report_data: bytes
-    key_matches: bool
-    claims: bytes = b""
-    pubkey_hash: PubkeyHash | None = None
-    nonce: bytes | None = None
+_READ = (OID_TAGGED_EVIDENCE, OID_GRAMINE_LEGACY, OID_SGX_SDK, OID_CMW, OID_DSTACK_QUOTE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +114,7 @@ def _evidence(leaf: X509Leaf, claimed: _Tagged | None) -> Iterable[CertificateEv
             yield _from_gramine(leaf, extension)
         elif extension.oid == OID_SGX_SDK and not _is_platform_extension(extension):
             yield _from_sdk(leaf, extension, claimed)
+    yield from read_other(leaf)
 
 
 def _from_claims(leaf: X509Leaf, claimed: _Tagged, quote: bytes, source: Source) -> CertificateEvidence:
@@ -186,18 +167,19 @@ def _refuse_foreign(leaf: X509Leaf) -> None:
     for extension in leaf.extensions:
         for arc, name in _FOREIGN.items():
             if extension.oid == arc or extension.oid.startswith(arc + "."):
+                types = f" of {', '.join(unread_types(leaf))}" if arc == OID_CMW else ""
                 raise UnreadEvidence(
-                    f"certificate: extension {extension.oid} at byte {extension.offset} holds {name}, "
+                    f"certificate: extension {extension.oid} at byte {extension.offset} holds {name}{types}, "
                     "which is not read from certificates",
-                    hint=f"Read are the extensions {OID_TAGGED_EVIDENCE}, {OID_GRAMINE_LEGACY} and {OID_SGX_SDK}.",
+                    hint=f"Read are the extensions {', '.join(_READ)}, and Nitro documents in a DNS name.",
                 )
 
 
 def _endorsements(leaf: X509Leaf) -> Endorsements | None:
     extension = leaf.extension(OID_ENDORSEMENTS)
-    if extension is None:
-        return None
-    return read_tagged_endorsements(extension.value, base=extension.offset)
+    tagged = None if extension is None else read_tagged_endorsements(extension.value, base=extension.offset)
+    other = read_other_endorsements(leaf)
+    return tagged + other if tagged is not None and other is not None else tagged or other
 
 
 # Tagged evidence: 60000([quote, claims])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509 as oracle
@@ -12,12 +13,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from attestable_mcp.errors import EndorsementUnavailable, EvidenceError, MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.errors import (
+    EndorsementUnavailable,
+    EvidenceError,
+    MalformedEvidence,
+    UnreadEvidence,
+    UnsupportedEvidence,
+)
 from attestable_mcp.rats import DocumentKind, Endorsements, SignedDocument
-from attestable_mcp.wire import cbor, ratls, x509
+from attestable_mcp.wire import cbor, der, ratls, x509
 from attestable_mcp.wire.cbor import Tagged
+from attestable_mcp.wire.cmw import ENDORSEMENTS, OID_CMW, Record, write_extension
 from attestable_mcp.wire.document import split_document
+from attestable_mcp.wire.nitro import read_document
 from attestable_mcp.wire.pem import encode_pem
+from attestable_mcp.wire.ratls_other import OID_DSTACK_LOG, OID_DSTACK_QUOTE
 
 Make = Callable[..., bytes]
 QUOTE = b"\x03\x00\x02\x00" + bytes(600)
@@ -94,8 +104,8 @@ def test_an_ordinary_certificate_holds_no_evidence(make_certificate: Make) -> No
 
 
 FOREIGN = [
-    "1.2.840.113741.1337.6", "1.3.6.1.5.5.7.1.35", "1.3.6.1.4.1.62397.1.1", "1.3.6.1.4.1.62397.1.8", "1.3.9901.2.1",
-    "1.3.9901.3.1", "1.3.9900.4.1", "1.3.6.1.4.1.311.105.1",
+    "1.2.840.113741.1337.6", "1.3.6.1.4.1.62397.1.8", "1.3.9901.2.1", "1.3.9901.3.1", "1.3.9900.4.1",
+    "1.3.6.1.4.1.311.105.1",
 ]  # fmt: skip
 
 
@@ -104,6 +114,42 @@ def test_attestation_of_another_kind_is_named(oid: str, make_certificate: Make) 
     with pytest.raises(UnsupportedEvidence, match=f"extension {oid} ") as caught:
         ratls.read(make_certificate([(oid, b"\x04\x00")]))
     assert caught.value.code == "unsupported_certificate_evidence"
+
+
+def test_a_wrapper_of_something_else_is_named_with_its_type(make_certificate: Make) -> None:
+    wrapped = write_extension({"rim": Record(type="application/rim+cose", value=b"x")})
+    with pytest.raises(UnreadEvidence, match=r"1\.3\.6\.1\.5\.5\.7\.1\.35 .* of application/rim\+cose"):
+        ratls.read(make_certificate([(OID_CMW, wrapped)]))
+
+
+def test_wrapped_evidence_that_says_it_is_none_is_refused(make_certificate: Make) -> None:
+    wrapped = write_extension({"x": Record(type="application/aws-nitro-document", value=b"x", ind=ENDORSEMENTS)})
+    with pytest.raises(MalformedEvidence, match="no evidence"):
+        ratls.read(make_certificate([(OID_CMW, wrapped)]))
+
+
+def test_dstack_puts_quote_and_log_into_a_further_octet_string(make_certificate: Make) -> None:
+    quote, log = b"\4\0\2\0" + bytes(600), b"[]"
+    read = ratls.read(
+        make_certificate([(oid, der.encode(der.OCTET_STRING, body)) for oid, body in
+                          ((OID_DSTACK_QUOTE, quote), (OID_DSTACK_LOG, log))])
+    )  # fmt: skip
+    (piece,) = read.evidence
+    assert (piece.source, piece.evidence.body) == ("dstack", quote)
+    assert piece.report_data == hashlib.sha512(b"ratls-cert:" + read.leaf.spki).digest()
+    assert read.endorsements is not None
+    assert [(item.kind, item.body) for item in read.endorsements.documents] == [("event-log", log)]
+    with pytest.raises(MalformedEvidence):
+        ratls.read(make_certificate([(OID_DSTACK_QUOTE, quote)]))
+
+
+def test_a_nitro_document_may_be_a_name(vectors: Path) -> None:
+    folder = vectors / "ratls" / "evervault-nitro-san-debug"
+    read = ratls.read((folder / "cert.der").read_bytes())
+    (piece,) = read.evidence
+    assert piece.source == "nitro-in-name"
+    assert piece.evidence.body == (folder / "attestation.cose").read_bytes()
+    assert read_document(piece.evidence.body).user_data == piece.report_data == read.leaf.spki
 
 
 @pytest.mark.parametrize("oid", [ratls.OID_TAGGED_EVIDENCE, ratls.OID_GRAMINE_LEGACY, ratls.OID_SGX_SDK])
