@@ -18,7 +18,8 @@ AttestationError                code, exit_code, hint
 │   ├── NotFresh
 │   └── WrongDeployment        the right code, but not the copy of the owner that was asked for
 ├── ConversationError           the peer's TLS or HTTP behaviour: stalled, flooded, spoke garbage, redirected
-└── AttesterError               no device, no permission, driver fault
+└── AttesterError               no permission, driver fault
+    └── AttesterAbsent          no such device
 
 A message says what, where, wanted, seen; the hint says what to do next. `code` is a stable lower_snake_case word that
 programs may match on; it appears in JSON output and in test names. This module imports nothing.
@@ -197,3 +198,9 @@ class AttesterError(AttestationError):
 
     code = "attester"
     exit_code = EXIT_UNAVAILABLE
+
+
+class AttesterAbsent(AttesterError):
+    """This machine has no such attestation device at all; detection goes on to the next kind."""
+
+    code = "attester_absent"

@@ -26,6 +26,7 @@ def test_codes_are_stable_words_and_each_class_has_its_own() -> None:
 
 def test_exit_codes_are_the_documented_ones() -> None:
     expected = {"configuration": 1, "endorsement_unavailable": 3, "attestation_unavailable": 3, "attester": 3}
+    expected["attester_absent"] = 3
     expected["unsupported_certificate_evidence"] = 3
     for kind in family():
         assert kind.exit_code == expected.get(kind.code, 2), kind

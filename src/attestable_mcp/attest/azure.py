@@ -18,7 +18,7 @@ from attestable_mcp.attest.tpm_commands import Tpm
 from attestable_mcp.attest.tpm_key import KeyPlace
 from attestable_mcp.attest.tpm_link import DEVICE, Link, open_link
 from attestable_mcp.attest.unix_http import request_json
-from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.wire.hcl import AzureEvidence, HclReport, read_hcl, write_evidence
 from attestable_mcp.wire.pem import pem_to_der
@@ -119,7 +119,7 @@ def _read_report(where: str, connect: Callable[[str], Link]) -> bytes:
     """The HCL report without what an NV index has after it."""
     with Tpm(connect(where)) as tpm:
         if not tpm.has_handle(HCL_INDEX):
-            raise AttesterError(
+            raise AttesterAbsent(
                 f"{where}: no NV index {HCL_INDEX:08x}", hint="this is no Azure confidential VM: try --attester tpm"
             )
         content = tpm.read_index(HCL_INDEX, _HCL_MOST)

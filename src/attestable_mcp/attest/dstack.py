@@ -12,7 +12,7 @@ from typing import Any
 
 from attestable_mcp.attest.base import demand_carries, demand_report_data
 from attestable_mcp.attest.unix_http import request_json, unix
-from attestable_mcp.errors import AttesterError
+from attestable_mcp.errors import AttesterAbsent, AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 
@@ -35,7 +35,7 @@ class DstackAttester:
         self._target = "/prpc/Tappd.RawQuote" if self._socket.name == "tappd.sock" else "/GetQuote"
         self._lock = threading.Lock()
         if not self._socket.exists():
-            raise AttesterError(f"{self._socket}: No such file or directory", hint=_HINT)
+            raise AttesterAbsent(f"{self._socket}: No such file or directory", hint=_HINT)
 
     def attest(self, report_data: bytes) -> Evidence:
         """A TDX quote over 64 bytes. Tens of milliseconds, at the pace of the agent.

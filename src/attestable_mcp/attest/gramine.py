@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attestable_mcp.attest.base import REPORT_DATA_SIZE, demand_carries, demand_report_data
-from attestable_mcp.errors import AttesterError
+from attestable_mcp.errors import AttesterAbsent, AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 
@@ -138,4 +138,5 @@ class GramineAttester:
             errno.EPERM: "the manifest or the host forbids the device to this process",
         }
         reason = error.strerror or type(error).__name__
-        return AttesterError(f"{self._where}/{name}: {reason}", hint=hints.get(error.errno or 0))
+        kind = AttesterAbsent if error.errno == errno.ENOENT else AttesterError
+        return kind(f"{self._where}/{name}: {reason}", hint=hints.get(error.errno or 0))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attestable_mcp.attest.base import demand_carries, demand_report_data
-from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.wire import cbor
 from attestable_mcp.wire.cose import read_lenient
@@ -85,8 +85,10 @@ class NitroAttester:
     def _open(self) -> int:
         try:
             return os.open(self._where, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError as error:
+            raise AttesterAbsent(f"{self._where}: {error.strerror}", hint=_HINT) from error
         except OSError as error:
-            raise AttesterError(f"{self._where}: {error.strerror or error}", hint=_HINT) from error
+            raise AttesterError(f"{self._where}: {error.strerror or error}") from error
 
     def _exchange(self, request: bytes) -> bytes:
         sent = ctypes.create_string_buffer(request, len(request))

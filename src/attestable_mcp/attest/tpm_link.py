@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from attestable_mcp.errors import AttesterError, ConfigurationError
+from attestable_mcp.errors import AttesterAbsent, AttesterError, ConfigurationError
 
 DEVICE = Path("/dev/tpmrm0")
 RESPONSE_MAX = 4096
@@ -155,4 +155,5 @@ def _absent(name: str, error: OSError) -> AttesterError:
         ConnectionRefusedError: "nobody listens there: is swtpm running?",
     }
     hint = next((text for kind, text in hints.items() if isinstance(error, kind)), "")
-    return AttesterError(f"{name}: {error.strerror or error}", hint=hint)
+    kind = AttesterAbsent if isinstance(error, FileNotFoundError) else AttesterError
+    return kind(f"{name}: {error.strerror or error}", hint=hint)

@@ -21,7 +21,7 @@ from typing import Protocol
 from attestable_mcp.attest.base import demand_carries, demand_report_data
 from attestable_mcp.attest.gramine import FileDevice
 from attestable_mcp.attest.pace import Pace
-from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.wire.snp import read_certificate_table
@@ -36,6 +36,8 @@ _TDX_MOST = 200
 _TABLE_MOST = 64 * 1024
 _ABSENT = frozenset({errno.ENOENT, errno.ENODATA, errno.ENXIO, errno.EOPNOTSUPP})
 """What reading `auxblob` says where the host hands out no certificates."""
+
+_NO_DEVICE = frozenset({errno.ENOENT, errno.ENXIO})
 
 
 class ReportFiles(Protocol):
@@ -199,6 +201,5 @@ class TsmAttester:
             errno.EINVAL: "the kernel took no report data: is another program writing to the same report?",
         }
         where = f"{self._where}/{name}" if name else self._where
-        return AttesterError(
-            f"{where}: {error.strerror or type(error).__name__}", hint=hints.get(error.errno or 0, "")
-        )  # fmt: skip
+        kind = AttesterAbsent if error.errno in _NO_DEVICE else AttesterError
+        return kind(f"{where}: {error.strerror or type(error).__name__}", hint=hints.get(error.errno or 0, ""))

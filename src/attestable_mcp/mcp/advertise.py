@@ -13,10 +13,9 @@ from mcp.server import Server
 from mcp.server.extension import Extension
 
 from attestable_mcp.bind.transcript import LABEL
-from attestable_mcp.rats import EvidenceKind, Tee
+from attestable_mcp.rats import evidence_kinds
 from attestable_mcp.tls.challenge import PATH
 
-_KINDS = {str(Tee.SGX): EvidenceKind.INTEL_QUOTE, str(Tee.TDX): EvidenceKind.INTEL_QUOTE}
 IDENTIFIER = "dev.attestable-mcp/attestation"
 
 
@@ -26,7 +25,7 @@ def settings(*, tee: str = "", simulated: bool = False) -> dict[str, Any]:
     `evidence` names the formats, `challenge` the path of the live challenge, `binding` the version of the transcript.
     """
     found: dict[str, Any] = {
-        "evidence": [str(_KINDS[tee])] if tee in _KINDS else [],
+        "evidence": evidence_kinds(tee),
         "challenge": PATH,
         "binding": LABEL.decode("ascii"),
     }

@@ -20,7 +20,7 @@ from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE, LABEL,
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.rats import EvidenceKind, Tee
+from attestable_mcp.rats import evidence_kinds
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.deployment import DeploymentHolder
 
@@ -35,7 +35,6 @@ MEDIA_TYPE = "application/cbor"
 STATE_KEY = "attestable_mcp.channel"
 """Where the protocol mixin puts the connection's `Channel` in an ASGI scope's state."""
 WAITING_MAX = 1024
-_KINDS = {str(Tee.SGX): EvidenceKind.INTEL_QUOTE, str(Tee.TDX): EvidenceKind.INTEL_QUOTE}
 _log = logging.getLogger(__name__)
 
 
@@ -136,7 +135,7 @@ class AttestationMiddleware:
         return json.dumps(
             {
                 "binding": LABEL.decode("ascii"),
-                "evidence": [str(_KINDS[self._attester.tee])] if self._attester.tee in _KINDS else [],
+                "evidence": evidence_kinds(self._attester.tee),
                 "tee": self._attester.tee,
                 "simulated": self._attester.simulated,
             }
