@@ -79,7 +79,10 @@ HELP_OUTPUT = "write the policy to this file, else to stdout"
 HELP_FORCE = "overwrite the file"
 HELP_TARGET = "module:object (an SDK server, FastMCP server or ASGI app), or the http URL of a local server"
 HELP_LISTEN = "address to listen on (default: 127.0.0.1:0, a free port)"
-HELP_ATTESTER = "the attester: auto, simulated, sgx (default: auto, which never picks simulated)"
+HELP_ATTESTER = (
+    "auto, sgx, nitro, dstack, tsm (TDX, SEV-SNP), azure, tpm or simulated; NAME:PLACE says where its device is, "
+    "simulated:TEE which kind to play (default: auto, which never picks simulated)"
+)
 HELP_HOST = "a name or address that goes into the certificate; may be repeated"
 HELP_SHELL = "bash, zsh or fish"
 

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from attestable_mcp.attest.detect import DEVICES
 
 SERVER = """
 from pathlib import Path
@@ -88,14 +91,19 @@ def test_a_command_after_the_dashes_is_served(started):
     assert json.loads(child.stdout.readline())["tee"] == "sgx"
 
 
+NO_DEVICE = pytest.mark.skipif(
+    any(Path(device.place).exists() for device in DEVICES), reason="this machine has an attestation device"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "status"),
     [
         (("absent_module:mcp", "--attester", "simulated"), "target", 1),
         (("slow.py:nothing", "--attester", "simulated"), "target", 1),
         (("slow.py:mcp", "--attester", "nonsense"), "configuration", 1),
-        (("slow.py:mcp", "--attester", "sgx"), "attester", 3),
-        (("slow.py:mcp",), "attester", 3),
+        (("slow.py:mcp", "--attester", "sgx"), "attester_absent", 3),
+        pytest.param(("slow.py:mcp",), "attester_absent", 3, marks=NO_DEVICE),
     ],
 )
 def test_what_cannot_be_served_is_told_and_nothing_falls_back_to_simulated(started, words, code, status):
