@@ -23,6 +23,8 @@ VERBS = (
     "call",
     "tools",
     "connect",
+    "install",
+    "uninstall",
     "owner",
     "demo",
     "completion",

@@ -40,6 +40,8 @@ SUMMARIES = {
     "tools": "list the tools of a verified server",
     "connect": "join a host that speaks stdio to a server that must prove itself",
     "owner": "make an owner's key; grant, renew and revoke its deployments",
+    "install": "put a server into a desktop host's configuration",
+    "uninstall": "take it out again",
     "demo": "see a server proven and impostors refused, on this machine",
     "completion": "print a completion script for a shell",
 }
@@ -187,6 +189,22 @@ Each answer's header Attestation-Verdict says what was proven.
 
 Without --policy the server must be genuine, and its code the same as at first use: nobody has reviewed it for you.
 "pin --list" shows what is pinned, "pin --update URL" accepts a change.""",
+    "install": f"""\
+examples
+  {PROGRAM} install claude-desktop example https://mcp.example:8443/mcp --policy prod.toml
+  {PROGRAM} install vscode example https://mcp.example:8443/mcp --scope project --dry-run
+  {PROGRAM} install generic example https://mcp.example:8443/mcp
+
+hosts: claude-desktop, claude-code, cursor, vscode, gemini-cli, goose, and generic, which prints JSON for any other
+
+The file is backed up beside itself. Comments and everything else in it stay; a file that is damaged is refused with the
+line. Without --policy the server is trusted on first use, as "connect --help" says.""",
+    "uninstall": f"""\
+examples
+  {PROGRAM} uninstall claude-desktop example
+  {PROGRAM} uninstall vscode example --scope project --dry-run
+
+If nobody changed the file since "install", it gets back the bytes that it had before.""",
     "demo": """\
 Runs two MCP servers and a client on this machine with the simulated TEE, then impostors that must be refused.
 Nothing leaves the machine. Exits 0 only if every step went as it should.""",

@@ -26,6 +26,12 @@ class Ended:
         assert isinstance(value, dict)
         return value
 
+    def json_of(self) -> dict[str, Any]:
+        """An object over several lines."""
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        return value
+
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
