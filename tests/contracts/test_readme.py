@@ -69,13 +69,16 @@ def test_the_shell_session_runs_in_order(readme, tmp_path):
     told = [words for words in commands(readme) if words[0] == "attestable-mcp"]
     serve, *rest = told
     meeting = [words for words in rest if any(word.startswith(ADDRESS) for word in words)]
-    assert [words[1] for words in meeting] == ["pin", "verify", "call"]
+    assert [words[1] for words in meeting] == ["pin", "verify", "call", "install"]
+    shown = {}
     with serving(serve, tmp_path) as origin:
         for words in meeting:
             real = [word.replace(ADDRESS, origin) for word in words]
             ended = subprocess.run(ours(real), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
             assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
-    assert "Europe/Paris" in ended.stdout
+            shown[words[1]] = ended.stdout
+    assert "Europe/Paris" in shown["call"]
+    assert json.loads(shown["install"])["mcpServers"]["time"]["args"][0] == "connect"
 
 
 def test_the_stored_evidence_of_the_session_runs(readme, vectors, tmp_path):
