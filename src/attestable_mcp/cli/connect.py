@@ -10,6 +10,7 @@ import anyio
 from attestable_mcp.appraise.pins import COMPARED, NONE, Pin, short
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_pins
+from attestable_mcp.cli.authorize import add_oauth, authorized, log_in, log_out, oauth_of
 from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
 from attestable_mcp.cli.listen import add_listen, check_listen, listen
 from attestable_mcp.cli.outbound import add_headers, headers_of
@@ -33,20 +34,22 @@ def configure(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     add_trust(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
-    add_headers(parser)
     add_listen(parser)
+    add_headers(parser)
+    add_oauth(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
     url = address(arguments.url)
     check_listen(arguments)
+    if arguments.logout:
+        return anyio.run(log_out, url, arguments, terminal)
     policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
-    anyio.run(_connect, url, policy, headers_of(arguments), arguments, terminal)
-    return 0
+    return anyio.run(_connect, url, policy, arguments, terminal)
 
 
-async def _connect(url: str, policy: Policy, headers: dict[str, str], arguments: Arguments, terminal: Terminal) -> None:
+async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal) -> int:
     from attestable_mcp.cli.serve import signals
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
@@ -54,6 +57,8 @@ async def _connect(url: str, policy: Policy, headers: dict[str, str], arguments:
     from attestable_mcp.tls.client import attested_transport
     from attestable_mcp.tls.pins import Pins
 
+    headers = headers_of(arguments)
+    oauth = oauth_of(arguments, headers)
     talk, notice = Talk(url, terminal), Notice()
 
     def pinned(pin: Pin) -> None:
@@ -61,13 +66,17 @@ async def _connect(url: str, policy: Policy, headers: dict[str, str], arguments:
         notice.tell(notice_of(pin))
 
     gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned))
-    transport = Outbound(attested_transport(gate, url), headers=headers)
+    inner = Outbound(attested_transport(gate, url), headers=headers)
     asked = anyio.Event()
-    with signals(asked):
-        if arguments.listen is not None:
-            await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)
-        else:
-            await _on_stdio(url, transport, gate, arguments.timeout, talk, notice, asked)
+    async with authorized(url, inner, oauth, arguments, talk.tell) as transport:
+        if arguments.login:
+            return await log_in(url, transport, terminal)
+        with signals(asked):
+            if arguments.listen is not None:
+                await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)
+            else:
+                await _on_stdio(url, transport, gate, arguments.timeout, talk, notice, asked)
+    return 0
 
 
 async def _on_stdio(
@@ -135,6 +144,10 @@ class Talk:
         """A server was met for the first time."""
         facts = [(name, short(value)) for name, value in pin.facts() if value.strip("0") and value != NONE]
         self._say("notice", text_pins.first_use(pin.origin, facts))
+
+    def tell(self, sentence: str) -> None:
+        """What somebody may want to know."""
+        self._say("info", sentence)
 
     def warn(self, sentence: str) -> None:
         """What went wrong."""

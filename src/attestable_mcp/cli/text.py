@@ -179,10 +179,15 @@ examples
   {PROGRAM} connect https://127.0.0.1:8443/mcp --danger-accept-simulated
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --header-env X-Api-Key=EXAMPLE_KEY
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --listen 127.0.0.1:0
+  {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml --login
+  {PROGRAM} connect https://mcp.example:8443/mcp --logout
 
 An MCP host (Claude Desktop, Cursor, VS Code, ...) starts this as the command of a stdio server.
 stdout carries MCP only; stderr says what was proven and why a server was refused, with --json as JSON.
 A refused server gets no byte of MCP. The host sees an error that names the check, and the next request tries again.
+
+Where the server asks for authorization, the bridge signs in by OAuth: a browser opens, and the token goes to this
+server alone. --login does that beforehand, at a terminal.
 
 With --listen a local URL takes the place of stdio, for hosts that want one: it is printed on stdout and holds a secret.
 Each answer's header Attestation-Verdict says what was proven.

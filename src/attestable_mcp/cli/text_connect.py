@@ -59,3 +59,51 @@ def beyond_this_machine(host: str) -> str:
 def listening(url: str) -> str:
     """The local endpoint is ready."""
     return f"{PROGRAM}: the address above leads to {url}; whoever knows it can use it"
+
+
+# authorization
+
+GROUP_OAUTH = "authorization (OAuth, run by the bridge where the server asks for it)"
+HELP_LOGIN = "sign in now, at a terminal, and exit; hosts then find the token"
+HELP_LOGOUT = "forget the tokens for this server, revoke them where that is possible, and exit"
+HELP_NO_BROWSER = "only print the sign-in address on stderr"
+HELP_NO_OAUTH = "pass the server's demand for authorization on to the host"
+HELP_CLIENT_ID = "a client registered by hand, or the https URL of a client id metadata document"
+HELP_CLIENT_SECRET = "that client's secret, from environment variable VAR"  # noqa: S105
+HELP_SCOPE = "ask for these scopes (one word, or several in quotes) in place of those that the server names"
+HELP_REDIRECT_PORT = "take the browser's answer on this port of 127.0.0.1 (default: a free one)"
+HELP_STORE = (
+    "where tokens are kept: the system keyring, or a file of mode 600 (default: auto, the keyring if there is one)"
+)
+OWN_AUTHORIZATION = "an Authorization header of your own"
+CLIENT_SECRET = "the client secret"  # noqa: S105
+
+
+def excluded(option: str, other: str) -> str:
+    """Two options that exclude one another."""
+    return f"{option} has no meaning with {other}"
+
+
+def not_a_port(value: str) -> str:
+    """For `--oauth-redirect-port`."""
+    return f"{value!r} is not a port from 1 to 65535"
+
+
+def sign_in(page: str, *, opened: bool) -> str:
+    """The server wants somebody to sign in."""
+    told = "a browser window was opened; if it does not show, open" if opened else "open in a browser"
+    return f"the server wants you to sign in: {told} {page}"
+
+
+def logged_in(*, asked: bool, refused: bool, status: int) -> str:
+    """`--login` came to its end."""
+    if refused:
+        return f"not authorized: the server answers HTTP {status} and does not say where to sign in"
+    return "authorized" if asked else "the server wants no authorization"
+
+
+def logged_out(*, found: bool, revoked: bool) -> str:
+    """`--logout` came to its end."""
+    if not found:
+        return "there were no tokens for this server"
+    return f"tokens forgotten{', and revoked at the authorization server' if revoked else ''}"

@@ -7,7 +7,13 @@ from typing import Any
 
 import httpx2
 
-from attestable_mcp.errors import AppraisalRefused, AttestationError, ConversationError, VerificationError
+from attestable_mcp.errors import (
+    AppraisalRefused,
+    AttestationError,
+    ConfigurationError,
+    ConversationError,
+    VerificationError,
+)
 from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.client import find_refusal
 from attestable_mcp.rats import AttestationResult, Finding, Outcome
@@ -70,7 +76,7 @@ def _told(error: AttestationError, url: str) -> Failure:
     result = error.result if isinstance(error, AppraisalRefused) else None
     if isinstance(result, AttestationResult):
         data["verdict"] = str(result.verdict)
-    if isinstance(error, ConversationError):
+    if isinstance(error, (ConversationError, ConfigurationError)):
         return Failure(code=rpc.SERVER_ENDED, message=_sentence(error), data=data)
     return Failure(code=REFUSED, message=f"attestation refused, nothing was sent: {_sentence(error)}", data=data)
 
