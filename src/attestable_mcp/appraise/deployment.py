@@ -12,6 +12,7 @@ from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Deployment, Finding, Outcome, RevocationList
 
 WRONG = "wrong_deployment"
+NO_OWNER = "whose copy this is: the policy names no [deployment], and another operator can run the same code"
 HINTS = {
     WRONG: "Another operator may run the same image. Ask the owner for the address of its own deployment.",
     "grant_expired": "The owner has to renew this deployment's grant: attestable-mcp owner renew.",

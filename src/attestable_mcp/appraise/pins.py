@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 
+from attestable_mcp.appraise.deployment import NO_OWNER
 from attestable_mcp.appraise.identity import code_of
 from attestable_mcp.appraise.rules import CODE_NOT_COMPARED
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.rats import AttestationResult, ClaimValue, Finding, Outcome, Verdict, Verified
+from attestable_mcp.rats import AttestationResult, ClaimValue, Deployment, Finding, Outcome, Verdict, Verified
 
 FIRST_USE = "pin.first_use"
 """The check that marks the result of a server that has just been pinned."""
@@ -31,7 +32,9 @@ class Pin:
     """What is remembered of one origin.
 
     `anchor` is the SHA-256 of the root's SubjectPublicKeyInfo, `code` the claims that identify the code. Digests are
-    lower-case hex, empty where the server committed to none. `release_identity` names who may change this pin by a
+    lower-case hex, empty where the server committed to none. `owner` and `deployment` say whose copy it is, where the
+    owner's grant was shown; the deployment's key may change then, under another grant of the same owner, and is not
+    pinned. `release_identity` names who may change this pin by a
     signed release; empty means: only the user. `first_use` and `accepted` are UTC.
     """
 
@@ -42,6 +45,8 @@ class Pin:
     simulated: bool
     anchor: str
     code: Mapping[str, ClaimValue] = field(default_factory=dict)
+    owner: str = ""
+    deployment: str = ""
     deployment_key: str = ""
     manifest: str = ""
     configuration: str = ""
@@ -56,15 +61,23 @@ class Pin:
         yield "trust_anchor", self.anchor
         for name, value in self.code.items():
             yield name, str(value)
+        yield "owner", self.owner or NONE
+        yield "deployment", self.deployment or NONE
         yield "deployment_key", self.deployment_key or NONE
         yield "manifest", self.manifest or NONE
         yield "configuration", self.configuration or NONE
 
 
 def pin_of(
-    verified: Verified, *, origin: str, deployment_key: str = "", manifest: str = "", configuration: str = ""
+    verified: Verified,
+    *,
+    origin: str,
+    deployment: Deployment | None = None,
+    deployment_key: str = "",
+    manifest: str = "",
+    configuration: str = "",
 ) -> Pin:
-    """What would be remembered of a server whose evidence says this.
+    """What would be remembered of a server whose evidence says this; `deployment` is one whose grant holds.
 
     Raises:
         ConfigurationError: its evidence names no code that could be compared later, or an open one.
@@ -91,7 +104,9 @@ def pin_of(
         simulated=verified.simulated,
         anchor=verified.anchor,
         code=code,
-        deployment_key=deployment_key,
+        owner=deployment.owner if deployment else "",
+        deployment=deployment.name if deployment else "",
+        deployment_key="" if deployment else deployment_key,
         manifest=manifest,
         configuration=configuration,
     )
@@ -160,7 +175,7 @@ def first_use(result: AttestationResult, pin: Pin) -> AttestationResult:
     """The result of a server that has just been pinned: its code was compared with nothing, so nothing better than
     what the policy gave."""
     note = Finding(
-        check=FIRST_USE, outcome=Outcome.SKIP, seen=f"{len(pin.code)} code values and the commitments",
+        check=FIRST_USE, outcome=Outcome.SKIP, seen=", ".join(pin.code),
         reason="nothing was pinned for this server before; what answered now was pinned",
     )  # fmt: skip
     left = "that this is the server you want: what answered now was pinned (trust on first use)"
@@ -176,12 +191,13 @@ def same(result: AttestationResult, pin: Pin, findings: tuple[Finding, ...]) -> 
     """The result of a server that is the pinned one. Its code was compared, though with nobody's review."""
     since = day(pin.accepted)
     left = f"that anybody reviewed this code: it is the same as the one pinned {since} (trust on first use)"
-    kept = tuple(words for words in result.not_proven if words != CODE_NOT_COMPARED)
+    settled = (CODE_NOT_COMPARED, NO_OWNER) if pin.owner else (CODE_NOT_COMPARED,)
+    kept = tuple(words for words in result.not_proven if words not in settled)
     compared = tuple(f for f in result.findings if not (f.check == "policy.code" and f.outcome is Outcome.SKIP))
     return replace(
         result,
         verdict=Verdict.VERIFIED,
         findings=(*compared, *findings),
-        not_proven=(left, *kept) if CODE_NOT_COMPARED in result.not_proven else result.not_proven,
+        not_proven=(left, *kept) if CODE_NOT_COMPARED in result.not_proven else kept,
         policy=f"{result.policy} + pin of {since}",
     )

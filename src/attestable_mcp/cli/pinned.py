@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from attestable_mcp.appraise.pins import Pin, changed, compare, day
@@ -24,7 +25,7 @@ def update(arguments: Arguments, policy: Policy, terminal: Terminal) -> int:
 
     Raises: the AttestationError family, also where the server is not genuine.
     """
-    seen = seen_of(meet_peer(address(arguments.url), policy, arguments.timeout))
+    seen = seen_of(meet_peer(address(arguments.url), policy, arguments.timeout), at=datetime.now(UTC))
     pins = Pins()
     pinned, problem = _current(pins, seen.origin)
     findings = compare(pinned, seen) if pinned else ()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from attestable_mcp.appraise.deployment import HINTS as DEPLOYMENT_HINTS
-from attestable_mcp.appraise.deployment import judge_deployment, newest_list
+from attestable_mcp.appraise.deployment import NO_OWNER, judge_deployment, newest_list
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.deployment import check_deployment
 from attestable_mcp.bind.live import (
@@ -62,7 +62,6 @@ from attestable_mcp.verify.memory import Memory
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
 
-NO_OWNER = "whose copy this is: the policy names no [deployment], and another operator can run the same code"
 _IDENTITY = (
     "mrenclave", "mrsigner", "isvprodid", "isvsvn", "miscselect", "attributes",
     "mr_td", "mr_seam", "mr_config_id", "mr_owner", "mr_owner_config", "mr_service_td",

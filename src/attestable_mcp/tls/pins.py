@@ -23,6 +23,7 @@ from typing import Any
 
 import platformdirs
 
+from attestable_mcp.appraise.deployment import HINTS, DeploymentPolicy, judge_deployment
 from attestable_mcp.appraise.pins import Pin, changed, compare, day, first_use, pin_of, same, sentence
 from attestable_mcp.errors import AppraisalRefused, ConfigurationError
 from attestable_mcp.files import locked, replace_file
@@ -31,9 +32,9 @@ from attestable_mcp.rats import ErrorReport, Finding, Verdict
 from attestable_mcp.tls.admission import AttestedPeer
 
 VERSION = 1
-_DIGESTS = ("anchor", "deployment_key", "manifest", "configuration")
+_DIGESTS = ("anchor", "owner", "deployment_key", "manifest", "configuration")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
-_WORDS = ("origin", "tee", "release_identity", *_DIGESTS)
+_WORDS = ("origin", "tee", "deployment", "release_identity", *_DIGESTS)
 _TIMES = ("first_use", "accepted")
 _KEYS = {"version", "simulated", "code", *_WORDS, *_TIMES}
 
@@ -72,9 +73,16 @@ class Pins:
     `on_first_use` is called, from whatever thread verifies, with each pin that a first use has just made.
     """
 
-    def __init__(self, folder: Path | str | None = None, *, on_first_use: Callable[[Pin], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        on_first_use: Callable[[Pin], None] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
         self._on_first_use = on_first_use
+        self._clock = clock
 
     def path(self, origin: str) -> Path:
         """Where the pin of `origin` (scheme, host and port, as `str(Origin)`) lies."""
@@ -103,16 +111,21 @@ class Pins:
             PinMismatch: it is another server than the pinned one.
             ConfigurationError: the pin is damaged, or cannot be written.
         """
-        seen = seen_of(peer)
+        at = self._clock()
+        seen = seen_of(peer, at=at)
         pinned = self.get(seen.origin)
         if pinned is None:
             pinned = self._first(seen)
             if pinned is seen:
                 return replace(peer, result=first_use(peer.result, seen))
+        if pinned.owner:
+            seen = seen_of(peer, at=None)
         findings = compare(pinned, seen)
         if changed(findings):
             raise PinMismatch(pinned, seen, findings, _refused(peer, pinned, seen, findings))
-        return replace(peer, result=same(peer.result, pinned, findings))
+        grant = _judged(peer, at) if pinned.owner else ()
+        _demand_grant(peer, grant)
+        return replace(peer, result=same(peer.result, pinned, (*findings, *grant)))
 
     def _first(self, seen: Pin) -> Pin:
         """Write `seen` unless another process was faster: what is pinned then."""
@@ -193,16 +206,46 @@ def default_folder() -> Path:
     return platformdirs.user_data_path("attestable-mcp", appauthor=False) / "pins"
 
 
-def seen_of(peer: AttestedPeer) -> Pin:
-    """What would be pinned of this peer. Raises: ConfigurationError (`pin_unsupported`)."""
+def seen_of(peer: AttestedPeer, *, at: datetime | None) -> Pin:
+    """What would be pinned of this peer: its owner only if the grant holds `at` this moment, or, with None, if shown.
+
+    Raises:
+        ConfigurationError: `pin_unsupported`.
+    """
+    deployment = peer.deployment
+    if at is not None and changed(_judged(peer, at)):
+        deployment = None
     return pin_of(
         peer.verified,
         origin=str(peer.origin),
-        # a deployment key may live no longer than its process: what lasts, where a grant names it, is the owner's
-        deployment_key=peer.deployment.owner if peer.deployment else peer.commitments.deployment_key.hex(),
+        deployment=deployment,
+        deployment_key=peer.commitments.deployment_key.hex(),
         manifest=peer.commitments.manifest.hex(),
         configuration=peer.commitments.configuration.hex(),
     )
+
+
+def _judged(peer: AttestedPeer, at: datetime) -> tuple[Finding, ...]:
+    """Does the grant that the peer shows hold now, for the host that was dialled? Without one, nothing is said."""
+    shown = peer.deployment
+    if shown is None:
+        return ()
+    policy = DeploymentPolicy(owners=(shown.owner,), name=shown.name)
+    return judge_deployment(shown, policy, host=peer.origin.host, at=at)
+
+
+def _demand_grant(peer: AttestedPeer, findings: tuple[Finding, ...]) -> None:
+    """Raises: AppraisalRefused: the pinned owner's grant has run out, is revoked, or is for another host."""
+    failed = changed(findings)
+    if not failed:
+        return
+    code = failed[0].code
+    words = "; ".join(f"{finding.check}: wanted {finding.wanted}, seen {finding.seen}" for finding in failed)
+    report = ErrorReport(code=code, message=words, hint=HINTS.get(code, ""))
+    result = replace(
+        peer.result, verdict=Verdict.REFUSED, findings=(*peer.result.findings, *findings), error=report
+    )  # fmt: skip
+    raise AppraisalRefused(words, result=result, code=code, hint=report.hint)
 
 
 def _refused(peer: AttestedPeer, pinned: Pin, seen: Pin, findings: tuple[Finding, ...]) -> object:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from attestable_mcp import files, rats
+from attestable_mcp.appraise.deployment import NO_OWNER
 from attestable_mcp.appraise.pins import FIRST_USE, Pin, changed
 from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolicy
 from attestable_mcp.appraise.rules import CODE_NOT_COMPARED
 from attestable_mcp.bind.live import Commitments
-from attestable_mcp.errors import ChannelMismatch, ConfigurationError
-from attestable_mcp.rats import Endorsements, Evidence, Tee, Verdict, Verified
+from attestable_mcp.errors import AppraisalRefused, ChannelMismatch, ConfigurationError
+from attestable_mcp.rats import Deployment, Endorsements, Evidence, RevocationList, Tee, Verdict, Verified
 from attestable_mcp.simulator.intel import Vendor, evidence, well_known
 from attestable_mcp.simulator.options import Collateral, Platform, SgxBody, TcbInfo, TcbStatus, TdxBody
 from attestable_mcp.tls.admission import AttestedPeer, Origin
@@ -75,7 +76,7 @@ def met(
 
 @pytest.fixture
 def pins(tmp_path: Path) -> Pins:
-    return Pins(tmp_path / "pins")
+    return Pins(tmp_path / "pins", clock=lambda: AT)
 
 
 def refused(pins: Pins, peer: AttestedPeer) -> PinMismatch:
@@ -161,6 +162,58 @@ def test_c2_commitments_are_held_and_neither_go_missing_nor_appear(pins: Pins, f
     pins.forget(str(ORIGIN))
     pins.admit(met())
     assert differing(refused(pins, met(**{field: b"\1" * 32}))) == [field]
+
+
+OWNER = "ab" * 32
+
+
+def copy(**changes: Any) -> AttestedPeer:
+    """A deployment that its owner has granted, on a key that lives as long as its process."""
+    granted: dict[str, Any] = {
+        "owner": OWNER, "name": "prod", "hosts": ("mcp.example",), "key": "01" * 32, "serial": 1,
+        "not_before": AT - timedelta(days=1), "not_after": AT + timedelta(days=1),
+    }  # fmt: skip
+    granted |= changes
+    return replace(met(deployment_key=bytes.fromhex(granted["key"])), deployment=Deployment(**granted))
+
+
+def test_c2_an_owner_is_pinned_in_the_place_of_a_key_that_every_start_makes_anew(pins: Pins) -> None:
+    pins.admit(copy())
+    renewed = copy(key="02" * 32, serial=2)
+    again = pins.admit(replace(renewed, result=replace(renewed.result, not_proven=(NO_OWNER,)))).result
+    assert again.verdict is Verdict.VERIFIED
+    assert NO_OWNER not in again.not_proven
+    assert "deployment.validity" in [finding.check for finding in again.findings]
+    assert differing(refused(pins, copy(owner="cd" * 32))) == ["owner"]
+    assert differing(refused(pins, copy(name="staging"))) == ["deployment"]
+    assert differing(refused(pins, met(deployment_key=b"\1" * 32))) == ["owner", "deployment", "deployment_key"]
+
+
+REVOKED = RevocationList(owner=OWNER, name="prod", number=1, issued_at=AT, minimum_serial=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"not_after": AT - timedelta(hours=1)}, "grant_expired"),
+        ({"not_before": AT + timedelta(hours=1)}, "grant_not_yet_valid"),
+        ({"hosts": ("other.example",)}, "wrong_deployment"),
+        ({"revocations": REVOKED}, "grant_revoked"),
+    ],
+)
+def test_c2_the_pinned_owners_grant_has_to_hold(pins: Pins, changes: dict[str, Any], code: str) -> None:
+    pins.admit(copy())
+    with pytest.raises(AppraisalRefused) as caught:
+        pins.admit(copy(**changes))
+    assert caught.value.code == code
+    assert caught.value.hint
+    pins.forget(str(ORIGIN))
+    pins.admit(copy(**changes))
+    pinned = pins.get(str(ORIGIN))
+    assert pinned is not None
+    assert (pinned.owner, pinned.deployment_key) == ("", "01" * 32), "a grant that does not hold pins no owner"
+    assert pins.admit(copy(**changes)).result.verdict is Verdict.VERIFIED
+    assert differing(refused(pins, copy())) == ["owner", "deployment", "deployment_key"]
 
 
 def test_a_downgrade_of_the_kind_of_tee_is_one_difference(pins: Pins) -> None:
@@ -369,7 +422,7 @@ def test_accepting_takes_the_place_of_a_damaged_file_only_where_told(pins: Pins)
     _pinned(pins).write_bytes(b"")
     with pytest.raises(ConfigurationError):
         pins.admit(met())
-    seen = seen_of(met())
+    seen = seen_of(met(), at=AT)
     pins.accept(seen, instead_of=None)
     assert pins.get(str(ORIGIN)) == seen
 
