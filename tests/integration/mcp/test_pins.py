@@ -56,7 +56,7 @@ async def ask(process: asyncio.subprocess.Process, message: dict[str, Any]) -> A
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(message).encode() + b"\n")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         return json.loads(await process.stdout.readline())
 
 
