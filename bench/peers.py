@@ -1,4 +1,4 @@
-"""Other people's bridges, installed once beside the benchmarks from the public indexes; each is left out where it cannot."""
+"""Other people's bridges, installed once beside the benchmarks; one that cannot be installed is left out."""
 
 from __future__ import annotations
 
