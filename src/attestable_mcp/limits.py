@@ -23,6 +23,8 @@ class Limits:
     """The body of an answer to a live challenge."""
     challenge_header: int = 16 * 1024
     challenge_request: int = 4 * 1024
+    client_answer: int = 128 * 1024
+    """The body of a client's own proof to a server that asked for it."""
     der_depth: int = 32
     der_items: int = 4096
     cbor_depth: int = 16

@@ -309,6 +309,40 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A client that proved itself to a server, as the server's tools see it.
+
+    `release` is the name of the accepted release that it is, "" where the policy names none; `code` holds those claims
+    that say which code runs. `key` is the client's binding key (hex), the same on all its connections; `transcript` is
+    the digest (hex) of what was proven on this connection.
+    """
+
+    verdict: Verdict
+    tee: str
+    release: str
+    code: Mapping[str, ClaimValue]
+    claims: Mapping[str, ClaimValue]
+    key: str
+    transcript: str
+    simulated: bool
+    deployment: Deployment | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape in which a server behind a process or a socket is told of it."""
+        return {
+            "verdict": str(self.verdict),
+            "tee": self.tee,
+            "release": self.release,
+            "code": dict(self.code),
+            "claims": dict(self.claims),
+            "key": self.key,
+            "transcript": self.transcript,
+            "simulated": self.simulated,
+            "deployment": self.deployment.to_json() if self.deployment else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReport:
     """The error of a result in the public JSON shape."""
 

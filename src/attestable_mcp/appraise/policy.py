@@ -31,6 +31,7 @@ from attestable_mcp.rats import Tee
 
 if TYPE_CHECKING:
     from attestable_mcp.appraise.deployment import DeploymentPolicy
+    from attestable_mcp.appraise.reattest import ReattestPolicy
 
 ACCEPTABLE_STATUSES = (
     "UpToDate",
@@ -274,6 +275,7 @@ class Policy:
     receipts: ReceiptPolicy = field(default_factory=ReceiptPolicy)
     places: Places = Places()
     deployment: DeploymentPolicy | None = None
+    reattest: ReattestPolicy | None = None
 
     @classmethod
     def from_toml(cls, text: str, name: str = "policy", *, base: Path | None = None) -> Policy:

@@ -17,6 +17,7 @@ from attestable_mcp.appraise.kinds.table import KINDS, STATES
 from attestable_mcp.appraise.lines import KeyPath, key_lines
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import JUDGED, Places, Policy, Rules, TrustPolicy, split_anchor
+from attestable_mcp.appraise.reattest import read_reattest
 from attestable_mcp.appraise.values import MaskedValue, masked
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -32,6 +33,11 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def load_policy(path: Path) -> Policy:
     """Read the policy file at `path`. Raises: ConfigurationError."""
+    return read_policy(load_text(path), path.name, path.parent)
+
+
+def load_text(path: Path) -> str:
+    """The text of a policy file. Raises: ConfigurationError."""
     try:
         with path.open("rb") as file:
             data = file.read(LIMITS.policy_file + 1)
@@ -42,11 +48,10 @@ def load_policy(path: Path) -> Policy:
     if len(data) > LIMITS.policy_file:
         raise ConfigurationError(f"policy file {path}: more than {LIMITS.policy_file} bytes")
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{path.name}, line {line}: not UTF-8 text") from error
-    return read_policy(text, path.name, path.parent)
 
 
 def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
@@ -55,15 +60,22 @@ def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
         document = tomllib.loads(text)
         lines = key_lines(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(_syntax(str(error), name, text), hint="Policies are TOML 1.0.") from error
+        raise ConfigurationError(syntax(str(error), name, text), hint="Policies are TOML 1.0.") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not a policy: {error}", hint="Policies are TOML 1.0.") from error
     places = Places(file=name, lines=MappingProxyType(lines))
-    root = _Section(places, (), document)
+    root = Section(places, (), document)
+    policy = policy_of(root, name, base, places)
+    root.finish()
+    return policy
+
+
+def policy_of(root: Section, name: str, base: Path | None, places: Places) -> Policy:
+    """The policy in the tables of a file, which may hold others besides. Raises: ConfigurationError."""
     trust, policy = root.section("trust"), root.section("policy")
     manifest, receipts = root.section("manifest"), root.section("receipts")
     deployment = root.section("deployment") if "deployment" in root.left else None
-    root.finish()
+    reattest = root.section("reattest") if "reattest" in root.left else None
     return Policy(
         name=name,
         trust=_trust(trust, base),
@@ -71,11 +83,12 @@ def read_policy(text: str, name: str, base: Path | None = None) -> Policy:
         manifest=_manifest(manifest, base),
         receipts=_receipts(receipts, base),
         places=places,
+        reattest=read_reattest(reattest) if reattest is not None else None,
         deployment=read_deployment(deployment, str(base or "")) if deployment is not None else None,
     )
 
 
-def _syntax(message: str, name: str, text: str) -> str:
+def syntax(message: str, name: str, text: str) -> str:
     """Turn tomllib's `… (at line 3, column 5)` into our shape."""
     found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if found is None:
@@ -84,7 +97,7 @@ def _syntax(message: str, name: str, text: str) -> str:
     return f"{name}, line {line}: {message[: found.start()]}"
 
 
-class _Section:
+class Section:
     """One table of the file. Each `take_…` removes a key; what is left over at `finish` is unknown."""
 
     def __init__(self, places: Places, path: KeyPath, table: dict[str, Any]) -> None:
@@ -114,19 +127,19 @@ class _Section:
             raise self.fail("is empty", key, hint="Leave the key out to get its default, or give it a value.")
         return value
 
-    def section(self, key: str) -> _Section:
+    def section(self, key: str) -> Section:
         value = self._take(key) if self.left.get(key) != {} else self.left.pop(key)
         if value is not None and not isinstance(value, dict):
             raise self.fail(f"wanted a table, seen {_kind(value)}", key)
-        return _Section(self.places, (*self.path, key), value or {})
+        return Section(self.places, (*self.path, key), value or {})
 
-    def sections(self, key: str) -> list[_Section]:
+    def sections(self, key: str) -> list[Section]:
         value = self._take(key)
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.fail(f"wanted [[{'.'.join(map(str, self.path))}.{key}]] tables, seen {_kind(value)}", key)
-        return [_Section(self.places, (*self.path, key, index), item) for index, item in enumerate(value)]
+        return [Section(self.places, (*self.path, key, index), item) for index, item in enumerate(value)]
 
     def text(self, key: str) -> str | None:
         value = self._take(key)
@@ -222,7 +235,7 @@ def _kind(value: object) -> str:
     return words.get(type(value), f"a {type(value).__name__}")
 
 
-def _trust(section: _Section, base: Path | None) -> TrustPolicy:
+def _trust(section: Section, base: Path | None) -> TrustPolicy:
     values = {
         "anchors": section.texts("anchors"),
         "endorsements": section.texts("endorsements"),
@@ -239,7 +252,7 @@ def _trust(section: _Section, base: Path | None) -> TrustPolicy:
     return section.build(TrustPolicy, **values)
 
 
-def _manifest(section: _Section, base: Path | None) -> ManifestPolicy:
+def _manifest(section: Section, base: Path | None) -> ManifestPolicy:
     values = {"mode": section.text("mode"), "digest": section.text("digest"), "document": section.text("document")}
     lists = {"keys": section.texts("keys", or_one=True), "dynamic": section.texts("dynamic", or_one=True)}
     section.finish()
@@ -252,7 +265,7 @@ def _manifest(section: _Section, base: Path | None) -> ManifestPolicy:
     return section.build(ManifestPolicy, **values, **{**lists, "keys": keys})
 
 
-def _receipts(section: _Section, base: Path | None) -> ReceiptPolicy:
+def _receipts(section: Section, base: Path | None) -> ReceiptPolicy:
     required, store = section.flag("required"), section.text("store")
     section.finish()
     return section.build(ReceiptPolicy, required=required, store=_path(store, base) if store else None)
@@ -277,7 +290,7 @@ def _resolve_anchors(values: Any, base: Path | None) -> tuple[str, ...] | None:
     return tuple("=".join(filter(None, (vendor, path))) for (vendor, _), path in zip(pairs, paths, strict=True))
 
 
-def _rules(section: _Section) -> Rules:
+def _rules(section: Section) -> Rules:
     tee = _tee(section)
     values: dict[str, Any] = {
         "tee": tee,
@@ -293,21 +306,21 @@ def _rules(section: _Section) -> Rules:
     return section.build(Rules, releases=releases, states=states, **values)
 
 
-def _state(section: _Section, kind: type[State]) -> State | None:
+def _state(section: Section, kind: type[State]) -> State | None:
     """The rules of one family, if any key of theirs is there."""
     values = {name: section.read(name, read) for name, read in kind.READ.items()}
     given = {name: value for name, value in values.items() if value is not None}
     return section.build(kind, **given) if given else None
 
 
-def _tee(section: _Section) -> Tee | None:
+def _tee(section: Section) -> Tee | None:
     word = section.text("tee")
     if word is not None and word not in JUDGED:
         raise section.fail(f"wanted one of {', '.join(JUDGED)}, seen {word!r}", "tee")
     return None if word is None else Tee(word)
 
 
-def _advisories(section: _Section) -> tuple[str, ...] | None:
+def _advisories(section: Section) -> tuple[str, ...] | None:
     """A list of accepted advisories, or the word "none": an empty list would be silence."""
     if section.left.get("advisories") == "none":
         section.text("advisories")
@@ -315,7 +328,7 @@ def _advisories(section: _Section) -> tuple[str, ...] | None:
     return section.texts("advisories")
 
 
-def _releases(section: _Section, tee: Tee | None) -> tuple[Release, ...]:
+def _releases(section: Section, tee: Tee | None) -> tuple[Release, ...]:
     """The one release named in [policy] itself, or those of the [[policy.accept]] tables."""
     here = _release(section, tee=tee)
     tables = section.sections("accept")
@@ -339,7 +352,7 @@ _IDENTITY: dict[str, Read] = {key: read for kind in KINDS.values() for key, read
 """Every key that names code, of all kinds."""
 
 
-def _release(section: _Section, label: str | None = None, tee: Tee | None = None) -> Release | None:
+def _release(section: Section, label: str | None = None, tee: Tee | None = None) -> Release | None:
     values = {key: section.read(key, read) for key, read in _IDENTITY.items()}
     given = {key: value for key, value in values.items() if value is not None}
     if not given:
@@ -349,7 +362,7 @@ def _release(section: _Section, label: str | None = None, tee: Tee | None = None
     return section.build(make, label=label, **given)
 
 
-def _kind_of(section: _Section, given: tuple[str, ...], tee: Tee | None) -> Kind:
+def _kind_of(section: Section, given: tuple[str, ...], tee: Tee | None) -> Kind:
     """The one kind that has all these keys, and its own head among them."""
     fitting = [kind for kind in KINDS.values() if set(given) <= set(kind.keys) and tee in (None, kind.tee)]
     if not fitting:
@@ -365,7 +378,7 @@ def _kind_of(section: _Section, given: tuple[str, ...], tee: Tee | None) -> Kind
     raise section.fail(f"{' or '.join(sorted(missing))} is missing beside it", first)
 
 
-def _odd(section: _Section, given: tuple[str, ...], tee: Tee | None) -> ConfigurationError:
+def _odd(section: Section, given: tuple[str, ...], tee: Tee | None) -> ConfigurationError:
     if tee is not None:
         odd = next(key for key in given if key not in KINDS[tee].keys)
         return section.fail(f"tee is {tee}, but {_written(section, odd)} is of another kind", "tee")
@@ -380,6 +393,6 @@ def _kinds_with(key: str) -> set[str]:
     return {str(kind.tee) for kind in KINDS.values() if key in kind.keys}
 
 
-def _written(section: _Section, key: str) -> str:
+def _written(section: Section, key: str) -> str:
     """The key as it stands in the file: for PCRs the first of them."""
     return next((name for name in section.known if _PCR.fullmatch(name)), key) if key == PCRS else key

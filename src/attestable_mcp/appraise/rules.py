@@ -64,6 +64,11 @@ def _compared(verified: Verified, policy: Policy) -> Iterator[tuple[Release, lis
             yield release, list(KINDS[release.tee].compare(held, release))
 
 
+def matching(verified: Verified, policy: Policy) -> Release | None:
+    """The accepted release that these claims are of, or None."""
+    return next((release for release, findings in _compared(verified, policy) if _holds(findings)), None)
+
+
 def _holds(findings: list[Finding]) -> bool:
     """A release that compared nothing at all has not held."""
     return bool(findings) and all(item.outcome is Outcome.PASS for item in findings)

@@ -7,22 +7,28 @@ alike. It returns an `AttestedPeer` or raises; no byte of an application is sent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from OpenSSL import SSL
 
 from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.appraise.reattest import NEVER, ReattestPolicy
 from attestable_mcp.bind.live import Answer, Binding, Challenge, Commitments
 from attestable_mcp.bind.transcript import Role
 from attestable_mcp.endorse.base import EndorsementSource
+from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import AttestationResult, Deployment, Verified
+from attestable_mcp.tls.challenge import CLIENT_PATH
 from attestable_mcp.tls.channel import Channel, wrap
+from attestable_mcp.tls.clients import Said
 from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.exchange import converse, handshake
+from attestable_mcp.tls.fresh import Freshness
 from attestable_mcp.tls.judge import Bounded, Judge, Position, ProvenCertificate, exporter_of
+from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.tls.steps import Send, Steps, Within, Work
 from attestable_mcp.verifier import Verifier
 
@@ -58,6 +64,8 @@ class AttestedPeer:
     spki_sha256: str
     certificate_der: bytes
     deployment: Deployment | None = None
+    said: Said | None = None
+    """What the server said to our own proof; None where it asked for none, or we have none to give."""
 
     @property
     def url(self) -> str:
@@ -82,11 +90,20 @@ class LastWord(Protocol):
         """The peer, with its result as it shall be shown. May block. Raises: AttestationError to refuse it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A connection that may be used, and whom it leads to."""
+
+    channel: Channel
+    peer: AttestedPeer
+
+
 class Gate:
     """Judges servers by one policy. Safe to share between threads and connections; what it remembers is bounded.
 
     `pins` has the last word on each connection: `tls.pins.Pins`, or anything that admits peers. `newest` is the peer
-    admitted last; `peers` has the newest of each origin. `sources` replaces what the policy names.
+    admitted last; `peers` has the newest of each origin. `sources` replaces what the policy names. `prover` proves this
+    end to servers that ask, once they are admitted themselves.
 
     Raises:
         ConfigurationError: As `Judge`.
@@ -99,11 +116,15 @@ class Gate:
         sources: Sequence[EndorsementSource] | None = None,
         verifier: Verifier | None = None,
         pins: LastWord | None = None,
+        prover: ClientProver | None = None,
         limits: Limits = LIMITS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
         self._pins = pins
+        self.prover = prover
+        live = policy.trust.freshness == "connection"
+        self.freshness = Freshness((policy.reattest or ReattestPolicy()) if live else NEVER)
         self.context = ClientContext()
         self.limits = limits
         self.newest: AttestedPeer | None = None
@@ -115,14 +136,30 @@ class Gate:
         """The newest peer of each origin, in the order of admission."""
         return {peer.origin: peer for peer in self._peers.values()}
 
-    def set_up(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
-        """Steps from a connected socket to an admitted peer.
+    def set_up(self, origin: Origin, hostname: str) -> Steps[Admitted]:
+        """Steps from a connected socket to an admitted peer. `hostname` is what TLS asks for (RFC 6066 section 3).
 
         Raises:
             AttestationError: of any kind; the caller closes the socket.
         """
+        if self.prover is not None:
+            yield Within(self.limits.challenge_seconds, "our own evidence")
+            yield from self.prover.ready(self.context)
+        channel = self.context.channel(hostname)
+        return Admitted(channel, (yield from self._alerting(self._set_up(channel, origin), channel, origin)))
+
+    def again(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
+        """Steps that prove the other end of an idle, admitted connection anew, by a quote, at the next counter.
+
+        Raises:
+            AttestationError: of any kind; nothing may be sent on the connection any more.
+        """
+        return (yield from self._alerting(self._admitted(channel, origin, quote=True), channel, origin))
+
+    @staticmethod
+    def _alerting(steps: Steps[AttestedPeer], channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
         try:
-            return (yield from self._set_up(channel, origin))
+            return (yield from steps)
         except SSL.Error as error:
             alert = channel.take()
             if alert:
@@ -134,25 +171,38 @@ class Gate:
         yield from handshake(channel)
         return (yield from self._admitted(channel, origin))
 
-    def _admitted(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
+    def _admitted(self, channel: Channel, origin: Origin, *, quote: bool = False) -> Steps[AttestedPeer]:
         """From a finished handshake on."""
         yield Within(self.limits.endorsement_seconds + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._judge.clock())
         if self.policy.trust.freshness == "certificate":
-            return (yield from self._admit(_by_certificate(origin, certificate)))
-        return (yield from self._admit((yield from self._live(channel, origin, certificate))))
+            return self._remembered((yield from self._admit(_by_certificate(origin, certificate))))
+        peer, asked = yield from self._live(channel, origin, certificate, quote=quote)
+        peer = yield from self._admit(peer)
+        if asked is not None and self.prover is not None:
+            peer = replace(peer, said=(yield from self._prove(self.prover, asked, channel, origin)))
+        return self._remembered(peer)
 
-    def _live(self, channel: Channel, origin: Origin, certificate: ProvenCertificate) -> Steps[AttestedPeer]:
+    def _live(
+        self, channel: Channel, origin: Origin, certificate: ProvenCertificate, *, quote: bool
+    ) -> Steps[tuple[AttestedPeer, Challenge | None]]:
+        """The admitted peer, and its own challenge where it saw our certificate and wants to know who we are."""
         yield Within(self.limits.challenge_seconds, f"live challenge to {origin}")
-        challenge = self._challenge(origin)
+        challenge = self._challenge(origin, quote=quote)
         body = yield from self._ask(channel, origin, challenge)
         answer = Answer.decode(body, limits=self.limits)
         yield Within(self.limits.endorsement_seconds + self.limits.challenge_seconds, f"verification of {origin}")
+        # a server that challenges us has seen our certificate, and its transcript says so; another has seen none
+        shown = channel.own.spki_sha256 if channel.own is not None and answer.challenge is not None else b""
         position = Position(
-            role=Role.SERVER, exporter=exporter_of(channel), own_spki=certificate.spki_sha256, host=origin.host
+            role=Role.SERVER,
+            exporter=exporter_of(channel),
+            own_spki=certificate.spki_sha256,
+            peer_spki=shown,
+            host=origin.host,
         )
         proven = yield from self._judge.live(origin, answer, challenge, position, certificate)
-        return AttestedPeer(
+        peer = AttestedPeer(
             origin=origin,
             result=proven.result,
             certificate_result=certificate.result,
@@ -163,14 +213,29 @@ class Gate:
             certificate_der=certificate.der,
             deployment=proven.deployment,
         )
+        return peer, answer.challenge
+
+    def _prove(self, prover: ClientProver, asked: Challenge, channel: Channel, origin: Origin) -> Steps[Said]:
+        """Prove this end. Raises: ConversationError (`client_refused`) where the server then does not serve us."""
+        yield Within(self.limits.challenge_seconds + self.limits.endorsement_seconds, f"our own proof to {origin}")
+        answer = yield from prover.answer(asked, channel)
+        body = yield from converse(channel, origin, answer.encode(), self.limits, path=CLIENT_PATH)
+        said = Said.decode(body, limits=self.limits)
+        if not said.served:
+            raise ConversationError(
+                f"{origin} refuses this client: {said.code}: {said.message}",
+                code="client_refused",
+                hint=said.hint or "Ask its operator which clients its policy accepts.",
+            )
+        return said
 
     # Where `tls.replay` puts a recorded conversation in the place of a live one
 
     def _certificate(self, channel: Channel, at: datetime) -> Steps[ProvenCertificate]:
         return (yield from self._judge.certificate(channel, at))
 
-    def _challenge(self, origin: Origin) -> Challenge:
-        return self._judge.challenge(origin)
+    def _challenge(self, origin: Origin, *, quote: bool = False) -> Challenge:
+        return self._judge.challenge(origin, quote=quote)
 
     def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Steps[bytes]:
         return (yield from converse(channel, origin, challenge.encode(), self.limits))
@@ -179,7 +244,11 @@ class Gate:
         pins = self._pins
         if pins is not None:
             yield Within(self.limits.connect_seconds, f"pins of {peer.origin}")
-            peer = yield Work(lambda: pins.admit(peer))
+            admitted: AttestedPeer = yield Work(lambda: pins.admit(peer))
+            return admitted
+        return peer
+
+    def _remembered(self, peer: AttestedPeer) -> AttestedPeer:
         self._peers.put(peer.origin, peer)
         self.newest = peer
         return peer

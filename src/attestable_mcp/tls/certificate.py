@@ -51,6 +51,8 @@ def issue(
 ) -> Issued:
     """A self-signed P-256 certificate for `hosts` (names or addresses) with evidence and, where there is, collateral.
 
+    A client's certificate names no host.
+
     Blocks for as long as the device takes. `now` is timezone-aware, the present time if not given.
 
     Raises:
@@ -109,7 +111,7 @@ def _builder(
     key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "attestable-mcp")])
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -117,9 +119,11 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     )
+    if not hosts:
+        return builder
+    return builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
 
 
 def _sign(

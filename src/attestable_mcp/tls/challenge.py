@@ -16,13 +16,15 @@ from typing import Any
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Answer, Challenge, Commitments, KeyProof, QuoteProof
-from attestable_mcp.bind.transcript import EXPORTER_LABEL, EXPORTER_SIZE, LABEL, Role, Transcript
+from attestable_mcp.bind.transcript import LABEL, Role, Transcript
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import evidence_kinds
 from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
+from attestable_mcp.tls.prover import transcript_for
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,6 +33,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PATH = "/.well-known/attestation"
+CLIENT_PATH = "/.well-known/attestation/client"
+"""Where a client proves itself, on the connection on which it was challenged."""
+REFUSED = -32013
+"""JSON-RPC error code: the server wants to know who asks, and the client has not proven it on this connection."""
 MEDIA_TYPE = "application/cbor"
 STATE_KEY = "attestable_mcp.channel"
 """Where the protocol mixin puts the connection's `Channel` in an ASGI scope's state."""
@@ -96,7 +102,9 @@ class Quoter:
 class AttestationMiddleware:
     """Wraps `app`. `commitments` is asked at each challenge, so that a changed tool manifest shows at once.
 
-    `deployment` holds the deployment's key and grant; the key's hash then stands in the commitments.
+    `deployment` holds the deployment's key and grant; the key's hash then stands in the commitments. `clients` judges
+    clients that show a certificate: they are challenged in the answer, and prove themselves at `CLIENT_PATH`. Where it
+    demands that, nothing else is served to a client before.
 
     One binding key for the life of this object. Needs the protocol mixin of `tls.server` beneath it.
     """
@@ -108,10 +116,12 @@ class AttestationMiddleware:
         *,
         commitments: Callable[[], Commitments] = Commitments,
         deployment: DeploymentHolder | None = None,
+        clients: ClientGate | None = None,
         limits: Limits = LIMITS,
         key: BindingKey | None = None,
     ) -> None:
         self._app = app
+        self._clients = clients
         self._attester = attester
         self._commitments = commitments
         self._deployment = deployment
@@ -120,8 +130,11 @@ class AttestationMiddleware:
         self.quoter = Quoter(attester)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == CLIENT_PATH and self._clients is not None:
+            await self._client(self._clients, scope, receive, send)
+            return
         if scope["type"] != "http" or scope["path"] != PATH:
-            await self._app(scope, receive, send)
+            await self._pass(scope, receive, send)
             return
         match scope["method"]:
             case "POST":
@@ -131,6 +144,35 @@ class AttestationMiddleware:
             case _:
                 await _respond(send, 405, "application/json", b"{}", (b"allow", b"GET, HEAD, POST"))
 
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """On to the application, unless the client has to prove itself first."""
+        refusal = None
+        if self._clients is not None and scope["type"] == "http":
+            refusal = self._clients.refusal(_channel(scope))
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        error = {"code": REFUSED, "message": refusal.message, "data": refusal.to_json()}
+        body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode("ascii")
+        await _respond(send, 403, "application/json", body)
+
+    async def _client(self, clients: ClientGate, scope: Scope, receive: Receive, send: Send) -> None:
+        """A client's own proof: whatever it is worth, it is told. Anything but POST is nothing."""
+        if scope["method"] != "POST":
+            await _respond(send, 405, "application/json", b"{}", (b"allow", b"POST"))
+            return
+        limits = self._limits
+        try:
+            async with asyncio.timeout(limits.challenge_seconds + limits.endorsement_seconds):
+                body = await _body(receive, limits.client_answer)
+                said = await clients.judge(_channel(scope), body)
+        except TimeoutError:
+            await _refuse(send, 503, "timeout", "the client's proof was not judged in time")
+        except AttestationError as error:
+            await _refuse(send, 400, error.code, error.message)
+        else:
+            await _respond(send, 200, MEDIA_TYPE, said.encode())
+
     def _description(self) -> bytes:
         return json.dumps(
             {
@@ -138,6 +180,7 @@ class AttestationMiddleware:
                 "evidence": evidence_kinds(self._attester.tee),
                 "tee": self._attester.tee,
                 "simulated": self._attester.simulated,
+                "clients": self._clients.mode if self._clients is not None else "none",
             }
         ).encode("ascii")
 
@@ -167,16 +210,13 @@ class AttestationMiddleware:
         commitments = self._commitments()
         if self._deployment is not None:
             commitments = replace(commitments, deployment_key=self._deployment.key.spki_sha256)
-        transcript = Transcript(
+        asked = self._clients.challenge(channel) if self._clients is not None else None
+        transcript = transcript_for(
+            challenge,
+            channel,
             role=Role.SERVER,
-            counter=challenge.counter,
-            previous=challenge.previous,
-            nonce=challenge.nonce,
-            exporter=channel.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b""),
-            own_spki=channel.own.spki_sha256,
-            deployment_key=commitments.deployment_key,
-            manifest=commitments.manifest,
-            configuration=commitments.configuration,
+            peer_spki=asked.spki_sha256 if asked is not None else b"",
+            commitments=commitments,
             binding_key=self._key.public,
         )
         channel.transcript = transcript.digest()
@@ -188,6 +228,7 @@ class AttestationMiddleware:
             if challenge.known_key == self._key.public
             else await self.quoter.prove(transcript),
             deployment=self._deployment.prove(transcript.digest()) if self._deployment is not None else None,
+            challenge=asked.challenge if asked is not None else None,
         )
 
 

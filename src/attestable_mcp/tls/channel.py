@@ -53,10 +53,13 @@ class Channel:
     """The state of one connection. Not thread-safe; calls never block.
 
     `own` is the identity that this connection really uses, also after its context went on to another. `transcript` is
-    the digest of the newest transcript that was answered for on it (64 bytes), empty before.
+    the digest of the newest transcript that was answered for on it (64 bytes), empty before. `client` is what a server
+    knows of the client at the other end (`tls.clients`).
     """
 
-    __slots__ = ("_connection", "_failed", "_finished", "_starved", "established", "own", "server_side", "transcript")
+    __slots__ = (
+        "_connection", "_failed", "_finished", "_starved", "client", "established", "own", "server_side", "transcript",
+    )  # fmt: skip
 
     def __init__(self, context: SSL.Context, *, server_side: bool, own: Identity | None, hostname: str | None) -> None:
         connection = SSL.Connection(context, None)
@@ -74,6 +77,7 @@ class Channel:
         self.own = own
         self.server_side = server_side
         self.transcript = b""
+        self.client: object = None
 
     @property
     def starved(self) -> bool:

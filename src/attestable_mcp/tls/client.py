@@ -19,6 +19,7 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import ConfigurationError, ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
+from attestable_mcp.tls.fresh import DEMAND, turn
 from attestable_mcp.tls.streams import AsyncBackend, SyncBackend
 from attestable_mcp.verifier import Verifier
 
@@ -121,7 +122,8 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
         self._origins.admit(request.url)
-        response = await super().handle_async_request(request)
+        with turn(bool(request.extensions.get(DEMAND))):
+            response = await super().handle_async_request(request)
         try:
             self._origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
         except ConversationError:
@@ -142,7 +144,8 @@ class SyncTransport(httpx2.HTTPTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
         self._origins.admit(request.url)
-        response = super().handle_request(request)
+        with turn(bool(request.extensions.get(DEMAND))):
+            response = super().handle_request(request)
         try:
             self._origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
         except ConversationError:
@@ -330,7 +333,8 @@ def _httpx_client(asynchronous: bool, gate: Gate, origins: Origins, options: dic
 def _async_guard(httpx: ModuleType, inner: Any, origins: Origins) -> Any:
     async def handle(self: Any, request: Any) -> Any:
         origins.admit(request.url)
-        response = await inner.handle_async_request(request)
+        with turn(bool(request.extensions.get(DEMAND))):
+            response = await inner.handle_async_request(request)
         try:
             origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
         except ConversationError:
@@ -348,7 +352,8 @@ def _async_guard(httpx: ModuleType, inner: Any, origins: Origins) -> Any:
 def _sync_guard(httpx: ModuleType, inner: Any, origins: Origins) -> Any:
     def handle(self: Any, request: Any) -> Any:
         origins.admit(request.url)
-        response = inner.handle_request(request)
+        with turn(bool(request.extensions.get(DEMAND))):
+            response = inner.handle_request(request)
         try:
             origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
         except ConversationError:

@@ -344,13 +344,18 @@ class _Context(ssl.SSLContext):
 
 
 class ServerContext(_Context):
-    """Serves with one identity at a time; `swap` changes it for connections to come, live ones keep theirs."""
+    """Serves with one identity at a time; `swap` changes it for connections to come, live ones keep theirs.
 
-    def __new__(cls, certificate_der: bytes, key_pem: bytes) -> ServerContext:
+    With `ask_client` each client is asked for a certificate. Any is taken, and none: that a client holds its key is
+    proven by the handshake, what it is worth is for whoever appraises `peer_certificate_der()`.
+    """
+
+    def __new__(cls, certificate_der: bytes, key_pem: bytes, *, ask_client: bool = False) -> ServerContext:
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, certificate_der: bytes, key_pem: bytes) -> None:
+    def __init__(self, certificate_der: bytes, key_pem: bytes, *, ask_client: bool = False) -> None:
         self._server = True
+        self._ask_client = ask_client
         self.swap(certificate_der, key_pem)
 
     @property
@@ -371,11 +376,18 @@ class ServerContext(_Context):
         context.use_certificate(identity.certificate)
         context.use_privatekey(identity.key)
         context.set_alpn_select_callback(_select_alpn)
+        if self._ask_client:
+            context.set_session_id(b"attestable-mcp")
+            context.set_verify(SSL.VERIFY_PEER, _any_certificate)
+            context.set_verify_depth(0)
         self._current = (context, identity)
 
 
 class ClientContext(_Context):
-    """Verifies nothing by itself: whoever uses it must appraise `peer_certificate_der()` before sending a byte."""
+    """Verifies nothing by itself: whoever uses it must appraise `peer_certificate_der()` before sending a byte.
+
+    `swap` gives it a certificate of its own, for servers that ask for one.
+    """
 
     def __new__(cls) -> ClientContext:
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
@@ -384,9 +396,30 @@ class ClientContext(_Context):
         self._server = False
         self.check_hostname = False
         self.verify_mode = ssl.CERT_NONE
+        self._current = (self._fresh(), None)
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the next connection shows to a server that asks."""
+        return self._current[1]
+
+    @staticmethod
+    def _fresh() -> SSL.Context:
         openssl = _openssl_context(SSL.TLS_CLIENT_METHOD)
         openssl.set_alpn_protos(list(ALPN))
-        self._current = (openssl, None)
+        return openssl
+
+    def swap(self, certificate_der: bytes, key_pem: bytes) -> None:
+        """Show this certificate (DER), with its key (PEM), on connections to come. Atomic.
+
+        Raises:
+            ConversationError: as `Identity`.
+        """
+        identity = Identity(certificate_der, key_pem)
+        openssl = self._fresh()
+        openssl.use_certificate(identity.certificate)
+        openssl.use_privatekey(identity.key)
+        self._current = (openssl, identity)
 
 
 def _openssl_context(method: int) -> SSL.Context:
@@ -396,6 +429,11 @@ def _openssl_context(method: int) -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     return context
+
+
+def _any_certificate(connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int) -> bool:
+    """Evidence, not a certificate authority, says who the client is: see `tls.clients`."""
+    return True
 
 
 def _select_alpn(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:

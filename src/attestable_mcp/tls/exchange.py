@@ -35,7 +35,7 @@ def handshake(channel: Channel) -> Steps[None]:
     yield Send(channel.take())
 
 
-def converse(channel: Channel, origin: Origin, challenge: bytes, limits: Limits) -> Steps[bytes]:
+def converse(channel: Channel, origin: Origin, challenge: bytes, limits: Limits, *, path: str = PATH) -> Steps[bytes]:
     """POST the challenge, read the answer, and leave the connection clean for whoever comes next.
 
     Raises:
@@ -43,7 +43,7 @@ def converse(channel: Channel, origin: Origin, challenge: bytes, limits: Limits)
         ConversationError: anything but a complete answer of the right type and size.
     """
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.challenge_header)
-    yield Send(channel.write(_request(http, origin, challenge)))
+    yield Send(channel.write(_request(http, origin, challenge, path)))
     try:
         body = yield from _answer(http, channel, limits)
     except h11.RemoteProtocolError as error:
@@ -57,11 +57,11 @@ def converse(channel: Channel, origin: Origin, challenge: bytes, limits: Limits)
     return body
 
 
-def _request(http: h11.Connection, origin: Origin, challenge: bytes) -> bytes:
+def _request(http: h11.Connection, origin: Origin, challenge: bytes, path: str) -> bytes:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     request = h11.Request(
         method="POST",
-        target=PATH,
+        target=path,
         headers=[
             ("host", host if origin.port == 443 else f"{host}:{origin.port}"),
             ("content-type", MEDIA_TYPE),

@@ -265,7 +265,7 @@ class _ReplayingGate(Gate):
         """As `set_up`, from where the handshake is done."""
         return self._admitted(channel, origin)
 
-    def _challenge(self, origin: Origin) -> Challenge:
+    def _challenge(self, origin: Origin, *, quote: bool = False) -> Challenge:
         return Challenge.decode(self._subject.challenge)
 
     def _ask(self, channel: Channel, origin: Origin, challenge: Challenge) -> Steps[bytes]:
@@ -276,7 +276,9 @@ class _ReplayingGate(Gate):
 
 
 class _Past:
-    """The two things of a channel that a verdict depends on."""
+    """The things of a channel that a verdict depends on. A recorded client showed no certificate of its own."""
+
+    own = None
 
     def __init__(self, subject: LiveSubject) -> None:
         self._subject = subject

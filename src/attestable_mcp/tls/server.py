@@ -23,6 +23,7 @@ from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
+from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.engine import ServerContext, TlsObject
 from attestable_mcp.tls.listening import Uvicorn, listen, reachable, run
@@ -130,8 +131,8 @@ class Server:
 
     `port` 0 takes a free one. `hosts` are the names in the certificate, `host` and localhost if not given. `lifetime`
     is the certificate's. `commitments` is asked at each challenge; `key` is the binding key (one of its own
-    if none is given), with which `app` may sign receipts; `deployment` says whose copy this is. Leaving drains for
-    `drain_seconds` at most.
+    if none is given), with which `app` may sign receipts; `deployment` says whose copy this is; `clients` asks clients
+    for a certificate and judges those that show one. Leaving drains for `drain_seconds` at most.
 
     Raises (on entering):
         AttesterError: no evidence for the first certificate. ConfigurationError: the address cannot be listened on,
@@ -150,6 +151,7 @@ class Server:
         commitments: Callable[[], Commitments] = Commitments,
         key: BindingKey | None = None,
         deployment: DeploymentHolder | None = None,
+        clients: ClientGate | None = None,
         limits: Limits = LIMITS,
         max_body: int = MAX_BODY,
         drain_seconds: int = DRAIN_SECONDS,
@@ -168,9 +170,11 @@ class Server:
             attester,
             commitments=commitments,
             deployment=deployment,
+            clients=clients,
             limits=limits,
             key=key,
         )
+        self._ask_client = clients is not None
         self._issued: Issued | None = None
         self._context: ServerContext | None = None
         self._uvicorn: Uvicorn | None = None
@@ -220,7 +224,7 @@ class Server:
 
     async def __aenter__(self) -> Server:
         self._issued = await self._issue()
-        self._context = ServerContext(self._issued.certificate_der, self._issued.key_pem)
+        self._context = ServerContext(self._issued.certificate_der, self._issued.key_pem, ask_client=self._ask_client)
         sock = listen(*self._address)
         self._bound = sock.getsockname()[:2]
         self._uvicorn = Uvicorn(self._config(self._context))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -30,6 +30,9 @@ from attestable_mcp.tls.steps import Receive, Send, Steps, Within, Work
 
 CHUNK = 65536
 FAREWELL_SECONDS = 0.5
+GONE = "connection_closed"
+"""The code of a conversation that ended because the other end left."""
+_T = TypeVar("_T")
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -47,8 +50,8 @@ def _broken(what: str, error: Exception) -> ConversationError:
     return ConversationError(f"{what}: the connection broke: {error or type(error).__name__}", code="connection_closed")
 
 
-async def drive(steps: Steps[AttestedPeer], tcp: anyio.abc.ByteStream) -> AttestedPeer:
-    """Run the steps of `Gate.set_up` over an anyio stream.
+async def drive(steps: Steps[_T], tcp: anyio.abc.ByteStream) -> _T:
+    """Run the steps of a gate over an anyio stream.
 
     Raises:
         AttestationError: of the steps; ConversationError with code `stalled` or `connection_closed`.
@@ -60,8 +63,8 @@ async def drive(steps: Steps[AttestedPeer], tcp: anyio.abc.ByteStream) -> Attest
             try:
                 step = steps.send(value)
             except StopIteration as stop:
-                peer: AttestedPeer = stop.value
-                return peer
+                done: _T = stop.value
+                return done
             value = None
             match step:
                 case Within(seconds, words):
@@ -90,16 +93,16 @@ async def _receive(tcp: anyio.abc.ByteStream) -> bytes:
         return b""
 
 
-def drive_sync(steps: Steps[AttestedPeer], sock: socket.socket) -> AttestedPeer:
-    """Run the steps of `Gate.set_up` over a blocking socket. Raises as `drive`."""
+def drive_sync(steps: Steps[_T], sock: socket.socket) -> _T:
+    """Run the steps of a gate over a blocking socket. Raises as `drive`."""
     value: Any = None
     deadline, what = time.monotonic(), "connection"
     while True:
         try:
             step = steps.send(value)
         except StopIteration as stop:
-            peer: AttestedPeer = stop.value
-            return peer
+            done: _T = stop.value
+            return done
         value = None
         try:
             match step:
@@ -164,6 +167,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         self._core = core
         self._channel: Channel | None = None
         self._peer: AttestedPeer | None = None
+        self._proven_at = 0.0
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -173,15 +177,38 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         Raises:
             AttestationError: and the socket is closed.
         """
-        channel = self._gate.context.channel(server_hostname or self._origin.host)
+        admitted = await self._driven(self._gate.set_up(self._origin, server_hostname or self._origin.host))
+        self._peer, self._channel = admitted.peer, admitted.channel
+        return self
+
+    async def _driven(self, steps: Steps[_T]) -> _T:
+        """What the steps come to; the socket does not outlive their failure."""
+        begun = self._gate.freshness.ticks()
         try:
-            self._peer = await drive(self._gate.set_up(channel, self._origin), self._tcp)
+            done = await drive(steps, self._tcp)
         except BaseException:
+            self._channel = None
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._tcp)
             raise
-        self._channel = channel
-        return self
+        self._proven_at = begun
+        return done
+
+    async def _renewed(self, channel: Channel) -> None:
+        """Prove the connection again where that is due, before the first byte of a request.
+
+        Raises:
+            AttestationError: the server is refused; nothing of the request was sent.
+        """
+        said = self._peer.said if self._peer is not None else None
+        if not self._gate.freshness.due(self._proven_at, said.again if said is not None else 0):
+            return
+        try:
+            self._peer = await self._driven(self._gate.again(channel, self._origin))
+        except ConversationError as error:
+            if error.code != GONE:
+                raise
+            raise self._core.ConnectionNotAvailable from error  # the pool takes another connection, proven from scratch
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Up to `max_bytes` of plaintext; b"" after close_notify."""
@@ -221,6 +248,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
             raise _plaintext_refused()
         if not buffer:
             return
+        await self._renewed(channel)
         try:
             cipher = channel.write(buffer)
             if timeout is None:
@@ -308,19 +336,39 @@ class SyncStream(httpcore2.NetworkStream):
         self._core = core
         self._channel: Channel | None = None
         self._peer: AttestedPeer | None = None
+        self._proven_at = 0.0
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> SyncStream:
         """As `AsyncStream.start_tls`."""
-        channel = self._gate.context.channel(server_hostname or self._origin.host)
+        admitted = self._driven(self._gate.set_up(self._origin, server_hostname or self._origin.host))
+        self._peer, self._channel = admitted.peer, admitted.channel
+        return self
+
+    def _driven(self, steps: Steps[_T]) -> _T:
+        """As `AsyncStream._driven`."""
+        begun = self._gate.freshness.ticks()
         try:
-            self._peer = drive_sync(self._gate.set_up(channel, self._origin), self._sock)
+            done = drive_sync(steps, self._sock)
         except BaseException:
+            self._channel = None
             self._sock.close()
             raise
-        self._channel = channel
-        return self
+        self._proven_at = begun
+        return done
+
+    def _renewed(self, channel: Channel) -> None:
+        """As `AsyncStream._renewed`."""
+        said = self._peer.said if self._peer is not None else None
+        if not self._gate.freshness.due(self._proven_at, said.again if said is not None else 0):
+            return
+        try:
+            self._peer = self._driven(self._gate.again(channel, self._origin))
+        except ConversationError as error:
+            if error.code != GONE:
+                raise
+            raise self._core.ConnectionNotAvailable from error
 
     @contextmanager
     def _mapped(self, slow: type[Exception], broken: type[Exception]) -> Generator[None, None, None]:
@@ -353,6 +401,8 @@ class SyncStream(httpcore2.NetworkStream):
         channel = self._channel
         if channel is None:
             raise _plaintext_refused()
+        if buffer:
+            self._renewed(channel)
         with self._mapped(self._core.WriteTimeout, self._core.WriteError):
             self._sock.settimeout(timeout)
             self._sock.sendall(channel.write(buffer))

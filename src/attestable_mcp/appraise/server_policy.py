@@ -1,0 +1,212 @@
+"""Which clients a server accepts, and which of them may list and call which tool.
+
+    clients = "required"                 # "none", "optional" or "required"
+
+    [trust]  [policy]  [deployment]      # as in a client's policy, here about clients
+
+    [[tool]]
+    name = "transfer"                    # or a pattern such as "delete_*"
+    allow = [{ client = "billing" }, { deployment = "prod", token_sha256 = "…" }]
+
+Of the entries of `allow` one has to hold whole. A tool that no table names is for every client that is admitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import tomllib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from attestable_mcp.appraise.fault import PolicyFault
+from attestable_mcp.appraise.lines import key_lines
+from attestable_mcp.appraise.policy import Places, Policy
+from attestable_mcp.appraise.reading import Section, load_text, policy_of, syntax
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.rats import Caller
+
+Mode = Literal["none", "optional", "required"]
+MODES = ("none", "optional", "required")
+_HASHES = ("deployment_key", "token_sha256")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """One way to be allowed; what is given has to hold together.
+
+    `client`: the name of an accepted release. `measurement`: a claim that says which code runs, hex. `deployment`: the
+    name in the client's grant, and `deployment_key` the hash of its key. `token_sha256`: of a bearer token. `attested`:
+    any client that proved itself.
+
+    Raises:
+        ConfigurationError: Nothing is given, or a value of the wrong form.
+    """
+
+    client: str | None = None
+    measurement: str | None = None
+    deployment: str | None = None
+    deployment_key: str | None = None
+    token_sha256: str | None = None
+    attested: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in (*_WORDS, "attested") if getattr(self, name)]
+        if not given:
+            raise PolicyFault("wanted at least one condition", hint="{ attested = true } allows every proven client")
+        for name in _HASHES:
+            value = getattr(self, name)
+            if value is not None and not _is_hex(value, 64):
+                raise PolicyFault(f"wanted 64 hex digits, seen {value!r}", name)
+        if self.measurement is not None and not _is_hex(self.measurement):
+            raise PolicyFault(f"wanted hex digits, seen {self.measurement!r}", "measurement")
+
+    def holds(self, caller: Caller | None, token: str | None) -> bool:
+        """Does this client, with this bearer token, meet every condition?"""
+        if self.token_sha256 is not None and not _is_token(token, self.token_sha256):
+            return False
+        needs_caller = self.attested or any(getattr(self, name) for name in _WORDS if name != "token_sha256")
+        return not needs_caller or (caller is not None and self._is(caller))
+
+    def _is(self, caller: Caller) -> bool:
+        held = caller.deployment
+        return (
+            self.client in (None, caller.release)
+            and (self.measurement is None or self.measurement.lower() in caller.code.values())
+            and (self.deployment is None or (held is not None and held.name == self.deployment))
+            and (self.deployment_key is None or (held is not None and held.key == self.deployment_key.lower()))
+        )
+
+
+_WORDS = ("client", "measurement", "deployment", "deployment_key", "token_sha256")
+
+
+def _is_hex(value: str, size: int | None = None) -> bool:
+    return bool(value) and set(value) <= set("0123456789abcdefABCDEF") and size in (None, len(value))
+
+
+def _is_token(token: str | None, wanted: str) -> bool:
+    if token is None:
+        return False
+    return hmac.compare_digest(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest(), wanted.lower())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRule:
+    """Who may list and call the tools whose name is, or matches, `name`.
+
+    Raises:
+        ConfigurationError: No name, or no entry.
+    """
+
+    name: str
+    allow: tuple[Allow, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.allow:
+            raise PolicyFault("wanted a name and at least one entry in allow", "name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPolicy:
+    """What a server demands of clients. `policy` judges those that prove themselves.
+
+    "optional" also serves clients that prove nothing, or are refused, with no attested identity. `again` is how long a
+    client's proof is good for on one connection, in seconds.
+
+    Raises:
+        ConfigurationError: Clients are to prove themselves and nothing says which are accepted; a rule names a release
+            or a deployment that the policy does not.
+    """
+
+    clients: Mode = "none"
+    policy: Policy | None = None
+    tools: tuple[ToolRule, ...] = ()
+    again: float | None = None
+    name: str = "clients"
+
+    def __post_init__(self) -> None:
+        if self.clients not in MODES:
+            raise PolicyFault(f"wanted one of {', '.join(MODES)}, seen {self.clients!r}", "clients")
+        if self.clients != "none" and self.policy is None:
+            raise PolicyFault("nothing says which clients are accepted", "clients", hint="Add a [policy] table.")
+        if self.policy is not None and self.policy.trust.freshness != "connection":
+            raise PolicyFault('a client proves itself live: wanted freshness = "connection"', "trust", "freshness")
+        names = [rule.name for rule in self.tools]
+        for index, rule in enumerate(self.tools):
+            if rule.name in names[:index]:
+                raise PolicyFault(f"{rule.name!r} has a table already", "tool", index, "name")
+            for entry in rule.allow:
+                self._reachable(entry, index)
+
+    def _reachable(self, entry: Allow, index: int) -> None:
+        """A condition that no client can ever meet is a mistake, not a rule."""
+        wants = [word for word in _WORDS if getattr(entry, word) is not None and word != "token_sha256"]
+        if (wants or entry.attested) and self.clients == "none":
+            raise PolicyFault('clients = "none": nobody proves anything', "tool", index, "allow")
+        labels = {release.label for release in self.policy.rules.releases} if self.policy else set()
+        if entry.client is not None and entry.client not in labels:
+            raise PolicyFault(f"no [[policy.accept]] table is named {entry.client!r}", "tool", index, "allow")
+        if (entry.deployment or entry.deployment_key) and (self.policy is None or self.policy.deployment is None):
+            raise PolicyFault("a deployment means something only under an owner", "tool", index, "allow",
+                              hint="Add a [deployment] table with the owner's key.")  # fmt: skip
+
+    @classmethod
+    def from_toml(cls, text: str, name: str = "clients", *, base: Path | None = None) -> ServerPolicy:
+        """Read a server's policy from TOML. Raises: ConfigurationError with file and line."""
+        return read_server_policy(text, name, base)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ServerPolicy:
+        """Read a server's policy file (UTF-8 TOML). Raises: ConfigurationError."""
+        return read_server_policy(load_text(Path(path)), Path(path).name, Path(path).parent)
+
+    def rule(self, tool: str) -> ToolRule | None:
+        """The table about this tool: the one of its very name, else the first pattern that it matches."""
+        exact = next((rule for rule in self.tools if rule.name == tool), None)
+        return exact or next((rule for rule in self.tools if fnmatchcase(tool, rule.name)), None)
+
+    def allows(self, tool: str, caller: Caller | None, token: str | None) -> bool:
+        """May this client list and call the tool?"""
+        rule = self.rule(tool)
+        return rule is None or any(entry.holds(caller, token) for entry in rule.allow)
+
+
+def read_server_policy(text: str, name: str, base: Path | None = None) -> ServerPolicy:
+    """The policy in `text`. Raises: ConfigurationError with file and line."""
+    try:
+        document = tomllib.loads(text)
+        places = Places(file=name, lines=MappingProxyType(key_lines(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(syntax(str(error), name, text), hint="Policies are TOML 1.0.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not a policy: {error}", hint="Policies are TOML 1.0.") from error
+    root = Section(places, (), document)
+    values: dict[str, Any] = {"clients": root.text("clients"), "again": root.seconds("again")}
+    if values["clients"] is None:
+        raise root.fail("clients is missing", hint=f"clients = one of {', '.join(MODES)}")
+    tools = tuple(_tool(section) for section in root.sections("tool"))
+    judged = policy_of(root, name, base, places) if "policy" in root.left else None
+    root.finish()
+    return root.build(ServerPolicy, policy=judged, tools=tools, name=name, **values)
+
+
+def _tool(section: Section) -> ToolRule:
+    name = section.text("name")
+    if name is None:
+        raise section.fail("name is missing", hint='name = "transfer", or a pattern such as "delete_*"')
+    entries = tuple(_allow(entry) for entry in section.sections("allow"))
+    section.finish()
+    if not entries:
+        raise section.fail("allow is missing", hint='allow = [{ client = "billing" }]')
+    return section.build(ToolRule, name=name, allow=entries)
+
+
+def _allow(section: Section) -> Allow:
+    values: dict[str, Any] = {word: section.text(word) for word in _WORDS}
+    attested = section.flag("attested")
+    section.finish()
+    return section.build(Allow, attested=bool(attested), **values)
