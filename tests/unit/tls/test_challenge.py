@@ -236,7 +236,8 @@ def test_get_describes_and_other_methods_are_refused() -> None:
     status, body = asyncio.run(_call(app, b"", None, method="GET"))
     assert status == 200
     assert json.loads(body) == {
-        "binding": "attestable-mcp/bind/v1", "evidence": ["intel-quote"], "tee": "sgx", "simulated": True, "clients": "none",
+        "binding": "attestable-mcp/bind/v1", "evidence": ["intel-quote"], "tee": "sgx", "simulated": True,
+        "clients": "none",
     }  # fmt: skip
     assert asyncio.run(_call(app, b"", None, method="DELETE"))[0] == 405
 
