@@ -18,6 +18,8 @@ AttestationError                code, exit_code, hint
 │   ├── NotFresh
 │   └── WrongDeployment        the right code, but not the copy of the owner that was asked for
 ├── ConversationError           the peer's TLS or HTTP behaviour: stalled, flooded, spoke garbage, redirected
+├── ToolRefused                 what the server lists is not what was promised; nothing was sent
+├── ReceiptError                an answer without the receipt that it has to carry
 └── AttesterError               no permission, driver fault
     └── AttesterAbsent          no such device
 
@@ -191,6 +193,24 @@ class AttestationUnavailable(ConversationError):
 
     code = "attestation_unavailable"
     exit_code = EXIT_UNAVAILABLE
+
+
+class ToolRefused(AttestationError):
+    """The server lists something else than was promised; the call was not sent. `difference` tells it in JSON."""
+
+    code = "tool_refused"
+
+    def __init__(
+        self, message: str, *, difference: object = None, code: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.difference = difference
+
+
+class ReceiptError(AttestationError):
+    """An answer came without the receipt that it has to carry, or with one that does not hold: do not rely on it."""
+
+    code = "receipt"
 
 
 class AttesterError(AttestationError):

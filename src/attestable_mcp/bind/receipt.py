@@ -143,10 +143,13 @@ def read(message: bytes) -> tuple[Receipt | Head, Sign1]:
     """
     if len(message) > LIMITS.receipt:
         raise _malformed(f"wanted at most {LIMITS.receipt} bytes, seen {len(message)}")
-    envelope = read_sign1(message)
+    try:
+        envelope = read_sign1(message)
+        fields = cbor.decode(envelope.payload, field="receipt")
+    except MalformedEvidence as error:
+        raise _malformed(error.message) from error
     if envelope.protected != _PROTECTED or not envelope.tagged:
         raise _malformed("wanted a tagged COSE_Sign1 with EdDSA and no other header")
-    fields = cbor.decode(envelope.payload, field="receipt")
     if not isinstance(fields, dict) or fields.get("version") != VERSION or isinstance(fields["version"], bool):
         raise _malformed(f"wanted version {VERSION}")
     match fields.get("kind"):

@@ -54,6 +54,7 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
     from attestable_mcp.mcp.outbound import Outbound
+    from attestable_mcp.mcp.watched import watched
     from attestable_mcp.tls.client import attested_transport
     from attestable_mcp.tls.pins import Pins
 
@@ -68,9 +69,10 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned))
     inner = Outbound(attested_transport(gate, url), headers=headers)
     asked = anyio.Event()
-    async with authorized(url, inner, oauth, arguments, talk.tell) as transport:
+    async with authorized(url, inner, oauth, arguments, talk.tell) as outbound:
         if arguments.login:
-            return await log_in(url, transport, terminal)
+            return await log_in(url, outbound, terminal)
+        transport = watched(outbound, gate, url, tell=lambda change: talk.warn(text.list_differs(change.words)))
         with signals(asked):
             if arguments.listen is not None:
                 await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)

@@ -458,6 +458,10 @@ def no_certificate(url: str) -> str:
     return f"{url} showed no certificate"
 
 
+def list_differs(words: str) -> str:
+    return f"what the server lists is not what was promised: {words}"
+
+
 def admitted(url: str, verdict: str, tee: str, simulated: bool) -> str:
     """`connect` met its server."""
     return f"{url}: {verdict} ({'SIMULATED ' if simulated else ''}{tee})"

@@ -9,20 +9,24 @@ A server that is refused gets no byte of MCP, and the refusal comes out as itsel
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import anyio
 import httpx2
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.bind.receipt import Head, Receipt
 from attestable_mcp.endorse.base import EndorsementSource
-from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError
+from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError, ReceiptError, ToolRefused
+from attestable_mcp.mcp.difference import ItemChange
+from attestable_mcp.mcp.watch import NO_RECEIPT, REFUSED, Watch
+from attestable_mcp.mcp.watched import WatchedOnFirstUse, watched
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer, Gate, LastWord
 from attestable_mcp.tls.client import attested_http_client, origin_of
@@ -45,6 +49,7 @@ def attested_client(
     auth: httpx2.Auth | None = None,
     mounts: dict[str, httpx2.AsyncBaseTransport | None] | None = None,
     timeout: httpx2.Timeout | None = None,
+    receipts: bool | None = None,
     **options: Any,
 ) -> AttestedClient:
     """An SDK client of the server at `url`, which `policy` must admit before it is spoken to.
@@ -53,7 +58,8 @@ def attested_client(
     it admits genuine hardware whose code is the same as at first use; with a policy, both must hold. One of the two is
     needed, unless a `gate` is given, which has them. `sources` are asked for collateral instead of those that the
     policy names. `headers`, `auth`, `mounts` and `timeout` are those of the HTTP client; an OAuth server elsewhere
-    needs a mount of its own. `options` go to `mcp.Client` (mode, sampling_callback, ...).
+    needs a mount of its own. `receipts` overrides whether each answer must carry one. `options` go to
+    `mcp.Client` (mode, sampling_callback, ...).
 
     Raises:
         ConfigurationError: at once, for a URL that is not https, a policy that is wrong, or neither policy nor pins.
@@ -63,27 +69,76 @@ def attested_client(
     chosen = gate or make_gate(
         policy, pins=pins, sources=sources, verifier=verifier, danger_accept_simulated=danger_accept_simulated
     )
+    watch: list[Watch] = []
+
+    def around(inner: httpx2.AsyncBaseTransport) -> Watch:
+        watch.append(watched(inner, chosen, url, receipts=receipts))
+        return watch[0]
+
     http = attested_http_client(
         chosen.policy,
         url=url,
         gate=chosen,
         mounts=mounts,
+        around=around,
         headers=dict(headers or {}),
         auth=auth,
         timeout=timeout or httpx2.Timeout(30.0, read=READ_SECONDS),
     )
-    return AttestedClient(url, http, chosen, **options)
+    return AttestedClient(url, http, chosen, watch[0], **options)
 
 
 _LATE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 class AttestedClient(Client):
-    """`mcp.Client` that knows what was proven of its server."""
+    """`mcp.Client` that knows what was proven of its server, and calls nothing that was not promised.
 
-    def __init__(self, url: str, http: httpx2.AsyncClient, gate: Gate, **options: Any) -> None:
+    A call that is refused before it is sent raises ToolRefused, with the difference; an answer without a receipt that
+    holds, where one is demanded, ReceiptError.
+    """
+
+    def __init__(self, url: str, http: httpx2.AsyncClient, gate: Gate, watch: Watch, **options: Any) -> None:
         super().__init__(_transport(url, http), **options)
         self._gate = gate
+        self._watch = watch
+
+    @property
+    def changes(self) -> tuple[ItemChange, ...]:
+        """How the server's lists came to differ from what was promised, the oldest first."""
+        return tuple(self._watch.warden.changes)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt that came in last."""
+        return self._watch.notary.newest if self._watch.notary is not None else None
+
+    async def receipt_head(self) -> Head | None:
+        """A signed tree head over the receipts of this conversation, compared with them and kept. None without any.
+
+        Raises: AttestationError: the server gives none, or one that contradicts the receipts.
+        """
+        return await self._watch.notary.head(self._watch.inner) if self._watch.notary is not None else None
+
+    async def call_tool(self, *arguments: Any, **options: Any) -> Any:
+        """As the SDK's own. Raises also: ToolRefused, ReceiptError."""
+        with _told_as_ours():
+            return await super().call_tool(*arguments, **options)
+
+    async def get_prompt(self, *arguments: Any, **options: Any) -> Any:
+        """As the SDK's own. Raises also: ToolRefused, ReceiptError."""
+        with _told_as_ours():
+            return await super().get_prompt(*arguments, **options)
+
+    async def read_resource(self, *arguments: Any, **options: Any) -> Any:
+        """As the SDK's own. Raises also: ReceiptError."""
+        with _told_as_ours():
+            return await super().read_resource(*arguments, **options)
+
+    async def list_tools(self, *arguments: Any, **options: Any) -> Any:
+        """As the SDK's own. Raises also: ToolRefused where the evidence does not commit to the list."""
+        with _told_as_ours():
+            return await super().list_tools(*arguments, **options)
 
     @property
     def peer(self) -> AttestedPeer:
@@ -124,6 +179,21 @@ class AttestedClient(Client):
             if reason is None:
                 raise
             raise reason from reason.__cause__
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """What the watch answers in the server's place, as an error of our family."""
+    try:
+        yield
+    except MCPError as error:
+        data = error.data if isinstance(error.data, dict) else {}
+        if error.code not in (REFUSED, NO_RECEIPT) or not isinstance(data.get("code"), str):
+            raise
+        message, code, hint = str(data.get("message", error.message)), data["code"], str(data.get("hint", ""))
+        if error.code == NO_RECEIPT:
+            raise ReceiptError(message, code=code, hint=hint) from error
+        raise ToolRefused(message, code=code, hint=hint, difference=data.get("difference")) from error
 
 
 @asynccontextmanager
@@ -189,10 +259,14 @@ class HttpClientFactory:
             self.gate.policy,
             url=self._url,
             gate=self.gate,
+            around=self._around,
             headers=headers,
             auth=auth,
             timeout=timeout or httpx2.Timeout(30.0, read=READ_SECONDS),
         )
+
+    def _around(self, inner: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
+        return WatchedOnFirstUse(inner, self.gate)
 
     @property
     def attestation(self) -> AttestationResult | None:

@@ -20,10 +20,9 @@ from attestable_mcp.mcp import asgi, bridge_headers, rpc
 from attestable_mcp.mcp.bridge_sse import EventReader
 from attestable_mcp.mcp.manifest import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind, Manifest, of_lists
 from attestable_mcp.mcp.modern import client_info
-from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST
+from attestable_mcp.mcp.translate import NEWEST, NEWEST_HANDSHAKE
 
 _log = logging.getLogger(__name__)
-_LEGACY = max(HANDSHAKE_VERSIONS)
 _CAPABILITY = {TOOLS: "tools", PROMPTS: "prompts", RESOURCES: "resources", TEMPLATES: "resources"}
 
 
@@ -143,7 +142,7 @@ async def _modern(ask: Ask) -> _Session | None:
 
 
 async def _legacy(ask: Ask) -> _Session | None:
-    params = {"protocolVersion": _LEGACY, "capabilities": {}, "clientInfo": client_info()}
+    params = {"protocolVersion": NEWEST_HANDSHAKE, "capabilities": {}, "clientInfo": client_info()}
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
     reply = await ask("POST", rpc.dump(opening), bridge_headers.legacy(None, None))
     result = (reply.message(0) or {}).get("result")
@@ -154,7 +153,7 @@ async def _legacy(ask: Ask) -> _Session | None:
         ask=ask,
         capabilities=result["capabilities"],
         envelope={},
-        version=version if isinstance(version, str) else _LEGACY,
+        version=version if isinstance(version, str) else NEWEST_HANDSHAKE,
         modern=False,
         id=reply.headers.get(bridge_headers.SESSION),
     )
@@ -176,7 +175,7 @@ def of_app(app: asgi.App, path: str, *, seconds: float = LIMITS.mcp_probe_second
 
 
 def _scope(method: str, path: str, headers: Mapping[str, str], body: bytes) -> asgi.Scope:
-    fields = {"host": "localhost", "content-length": str(len(body)), **headers}
+    fields = {"host": "localhost:443", "content-length": str(len(body)), **headers}
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

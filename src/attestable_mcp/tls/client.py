@@ -201,13 +201,15 @@ def attested_http_client(
     limits: Limits = LIMITS,
     pool: httpx2.Limits | None = None,
     mounts: dict[str, httpx2.AsyncBaseTransport | None] | None = None,
+    around: Callable[[httpx2.AsyncBaseTransport], httpx2.AsyncBaseTransport] | None = None,
     **options: Any,
 ) -> httpx2.AsyncClient:
     """An httpx2 client that speaks only to servers that `policy` admits.
 
     `url` (any https URL of the server) and `origins` are what it may speak to; without them the first origin met is
     the only one. `mounts` gives other origins a transport of their own, such as an OAuth server with an ordinary
-    certificate. `options` go to `httpx2.AsyncClient` (headers, timeout, auth, ...).
+    certificate. `around` puts a transport around the attested one, which it calls `inner`.
+    `options` go to `httpx2.AsyncClient` (headers, timeout, auth, ...).
 
     Raises:
         ConfigurationError: a URL that is not https, or a source or anchor that the policy names and nobody can read.
@@ -216,7 +218,8 @@ def attested_http_client(
     transport = AsyncTransport(
         _gate(policy, sources, verifier, limits, gate), _origins(url, origins), limits=pool or _default_pool()
     )
-    return httpx2.AsyncClient(transport=transport, mounts=mounts, **_client_options(options))
+    outer = transport if around is None else around(transport)
+    return httpx2.AsyncClient(transport=outer, mounts=mounts, **_client_options(options))
 
 
 def attested_transport(gate: Gate, url: str, *, pool: httpx2.Limits | None = None) -> AsyncTransport:
@@ -265,7 +268,7 @@ def _client_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def gate_of(client: httpx2.AsyncClient | httpx2.Client) -> Gate:
     """The gate of an attested client: `gate_of(client).newest` is the peer admitted last."""
-    transport: object = client._transport
+    transport: object = getattr(client._transport, "inner", client._transport)
     if isinstance(transport, AsyncTransport | SyncTransport):
         return transport.gate
     raise TypeError("not an attested client")

@@ -203,6 +203,7 @@ async def test_a_refused_server_gets_no_byte_of_mcp_and_the_refusal_comes_out_as
         await inner(scope, receive, send)
 
     async with serve(counting, attester="simulated", measured=MEASURED) as server:
+        met.clear()  # what the wrapper itself asked at the start
         with pytest.raises(AttestationError) as caught:
             async with attested_client(server.url, policy=policy):
                 pytest.fail("a refused server was spoken to")

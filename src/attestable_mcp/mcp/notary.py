@@ -1,0 +1,268 @@
+"""The client's side of receipts: asks for one with each call, holds each answer to it, and keeps them.
+
+All calls of a conversation go into one chain, under a random name that only this client knows. The server counts; the
+chain's links are checked as they come in, in whichever order answers arrive. A JSON-RPC error carries no receipt.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx2
+
+from attestable_mcp.bind.receipt import (
+    CHAIN_SIZE,
+    RECEIPT_KEY,
+    RECEIPTS_KEY,
+    Head,
+    Receipt,
+    receipt_hash,
+    request_digest,
+    result_digest,
+    verify,
+)
+from attestable_mcp.bind.tree import Frontier
+from attestable_mcp.errors import AttestationError, ConversationError, ReceiptError
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp import rpc
+from attestable_mcp.tls.admission import AttestedPeer
+from attestable_mcp.tls.client import EXTENSION
+
+_log = logging.getLogger(__name__)
+_EARLY = 4096
+"""Receipts that are held until the ones before them come in."""
+_HEAD_PATH = "/.well-known/attestation/receipts"
+_UNKNOWN = "unknown_chain"
+_HINT = "do not rely on the answer; the call may have been carried out"
+
+
+class Keeper(Protocol):
+    """Where receipts are kept."""
+
+    def keep(self, message: bytes, receipt: Receipt, peer: AttestedPeer) -> None:
+        """One receipt that holds."""
+
+    def keep_head(self, message: bytes, head: Head, peer: AttestedPeer) -> None:
+        """One tree head that holds."""
+
+    def keep_bundle(self, public: bytes, bundle: bytes) -> None:
+        """What vouches for a signing key."""
+
+    def vouched(self, public: bytes) -> bool:
+        """Is there such a bundle?"""
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What is known of the chain that calls go into now."""
+
+    name: bytes = field(default_factory=lambda: os.urandom(CHAIN_SIZE))
+    held: int = 0
+    last: bytes = b""
+    tree: Frontier = field(default_factory=Frontier)
+    early: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def take(self, receipt: Receipt, digest: bytes) -> str | None:
+        """Put one receipt at its place; what is wrong with that, in words."""
+        if receipt.counter < self.tree.size or receipt.counter in self.early:
+            return f"number {receipt.counter} of its chain was given before"
+        if len(self.early) >= _EARLY:
+            return f"more than {_EARLY} receipts before it are missing"
+        self.held += 1
+        self.early[receipt.counter] = (receipt.previous, digest)
+        while (found := self.early.pop(self.tree.size, None)) is not None:
+            if found[0] != self.last:
+                return "it does not follow the receipt before it"
+            self.last = found[1]
+            self.tree.push(found[1])
+        return None
+
+
+class Notary:
+    """Of one conversation. `newest` is the receipt that came in last; `keeper` None keeps none.
+
+    `vouch` proves the server anew and gives the signing key with a bundle that shows the proof offline later.
+    `expected` gives the digest of the item that a method and name stand for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keeper: Keeper | None = None,
+        vouch: Callable[[], Awaitable[tuple[bytes, bytes]]] | None = None,
+        expected: Callable[[str, str], bytes] | None = None,
+    ) -> None:
+        self._url = httpx2.URL(url).copy_with(raw_path=_HEAD_PATH.encode("ascii"))
+        self._keeper = keeper
+        self._vouch = vouch
+        self._vouched: set[bytes] = set()
+        self._expected = expected or (lambda method, name: b"")
+        self._chain = _Chain()
+        self.newest: Receipt | None = None
+
+    @property
+    def chain(self) -> bytes:
+        """The name of the chain that calls go into now."""
+        return self._chain.name
+
+    @property
+    def held(self) -> int:
+        """Receipts of that chain that hold."""
+        return self._chain.held
+
+    def asks(self) -> dict[str, Any]:
+        """What a call's `_meta` carries."""
+        return {RECEIPTS_KEY: {"chain": self._chain.name.hex(), "held": self._chain.held}}
+
+    def entry(self, asked: rpc.Message, peer: AttestedPeer | None) -> Entry:
+        """For one call that was sent to `peer`."""
+        return Entry(self, asked, peer)
+
+    def begin_again(self, chain: str) -> None:
+        """The server does not continue this chain: later calls go into another."""
+        if self._chain.name.hex() == chain:
+            self._chain = _Chain()
+
+    async def take(
+        self, message: bytes, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer | None
+    ) -> None:
+        """Hold an answer to its receipt, and keep that.
+
+        Raises: AttestationError: ReceiptError, MalformedEvidence or SignatureInvalid.
+        """
+        if peer is None or peer.binding is None:
+            raise ReceiptError("receipt: no live binding of this connection vouches for a key", hint=_HINT)
+        receipt = verify(message, peer.binding.binding_key)
+        if not isinstance(receipt, Receipt):
+            raise ReceiptError("receipt: a tree head stands in its place", hint=_HINT)
+        problem = self._mismatch(receipt, asked, result, peer)
+        if problem is None and receipt.chain == self._chain.name:
+            problem = self._chain.take(receipt, receipt_hash(message))
+        if problem is not None:
+            raise ReceiptError(f"receipt: {problem}", code="receipt_mismatch", hint=_HINT)
+        self.newest = receipt
+        if self._keeper is not None:
+            self._keeper.keep(message, receipt, peer)
+            await self._keep_proof(self._keeper, peer.binding.binding_key)
+
+    async def _keep_proof(self, keeper: Keeper, public: bytes) -> None:
+        """Once for each key: what vouches for it, so that its receipts can be verified offline."""
+        if public in self._vouched or self._vouch is None:
+            return
+        self._vouched.add(public)
+        if keeper.vouched(public):
+            return
+        try:
+            found, bundle = await self._vouch()
+        except AttestationError as error:
+            _log.warning("the proof of the key that signs receipts could not be kept: %s", error)
+        else:
+            keeper.keep_bundle(found, bundle)
+
+    def _mismatch(
+        self, receipt: Receipt, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer
+    ) -> str | None:
+        params = rpc.params(asked)
+        name = str(params.get("uri" if asked["method"] == "resources/read" else "name", ""))
+        expected = self._expected(asked["method"], name)
+        wanted = rpc.meta(asked).get(RECEIPTS_KEY, {}).get("chain")
+        if receipt.chain.hex() != wanted:
+            return "it is of another chain"
+        if (receipt.method, receipt.name) != (asked["method"], name[:1024]):
+            return f"wanted one for {asked['method']} {name[:80]!r}, seen {receipt.method} {receipt.name[:80]!r}"
+        if receipt.request != request_digest(asked["method"], params):
+            return "it is of another request"
+        if receipt.result != result_digest(result):
+            return "it is of another answer"
+        if receipt.transcript != peer.transcript:
+            return "it names another connection's transcript"
+        if expected and receipt.item and receipt.item != expected:
+            return "the tool that answered is not the one that was listed"
+        return None
+
+    async def head(self, transport: httpx2.AsyncBaseTransport) -> Head | None:
+        """Ask for a signed tree head over the chain, compare it with what was received, and keep it. None: no chain.
+
+        Raises: AttestationError: it does not hold, or contradicts the receipts.
+        """
+        if not self._chain.held:
+            return None
+        chain = self._chain
+        request = httpx2.Request(
+            "POST", self._url, content=chain.name, headers={"content-type": "application/octet-stream"}
+        )
+        response = await transport.handle_async_request(request)
+        try:
+            body = await response.aread()
+        finally:
+            await response.aclose()
+        peer: AttestedPeer | None = response.extensions.get(EXTENSION)
+        if response.status_code != 200 or peer is None or peer.binding is None or len(body) > LIMITS.receipt:
+            raise ConversationError(f"tree head: refused by the server (HTTP {response.status_code})", code="no_head")
+        head = verify(body, peer.binding.binding_key)
+        if not isinstance(head, Head) or head.chain != chain.name:
+            raise ReceiptError("tree head: of another chain", code="receipt_mismatch")
+        self._judge(head, chain)
+        if self._keeper is not None:
+            self._keeper.keep_head(body, head, peer)
+        return head
+
+    @staticmethod
+    def _judge(head: Head, chain: _Chain) -> None:
+        """A head may count answers that are still on their way; where it counts the same, its root must be ours."""
+        if head.size < chain.tree.size or (head.size == chain.tree.size and head.root != chain.tree.root):
+            raise ReceiptError(
+                "tree head: it contradicts the receipts that were given",
+                code="receipt_fork",
+                hint="keep the receipts: head and receipts together prove that the server signed two histories",
+            )
+
+    async def close(self, transport: httpx2.AsyncBaseTransport) -> None:
+        """At the end of a conversation: a last head, so that the removal of the last receipt can be seen later."""
+        try:
+            await self.head(transport)
+        except (AttestationError, httpx2.HTTPError, OSError) as error:
+            _log.warning("no tree head over this conversation's receipts: %s", error)
+
+
+class Entry:
+    """One call and the answer to it."""
+
+    def __init__(self, notary: Notary, asked: rpc.Message, peer: AttestedPeer | None) -> None:
+        self._notary = notary
+        self._asked = asked
+        self._peer = peer
+        self.chain_refused = False
+
+    async def take(self, message: rpc.Message) -> None:
+        """The answer. Raises: AttestationError where it has no receipt that holds."""
+        error, result = message.get("error"), message.get("result")
+        if isinstance(error, dict):
+            data = error.get("data")
+            if isinstance(data, dict) and data.get("code") == _UNKNOWN:
+                self.chain_refused = True
+                self._notary.begin_again(rpc.meta(self._asked)[RECEIPTS_KEY]["chain"])
+            return
+        meta = result.get("_meta") if isinstance(result, dict) else None
+        text = meta.get(RECEIPT_KEY) if isinstance(meta, dict) else None
+        if not isinstance(result, dict) or not isinstance(text, str):
+            raise ReceiptError(
+                "receipt: the policy demands one, and the answer has none",
+                code="receipt_missing",
+                hint=_HINT,
+            )
+        await self._notary.take(_decoded(text), self._asked, result, self._peer)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise ReceiptError("receipt: wanted base64url", code="receipt_mismatch", hint=_HINT) from error

@@ -1,0 +1,259 @@
+"""Receipts on disk: one SQLite file of the user's, with the evidence that vouches for each signing key beside them.
+
+Receipts and heads are kept as they came, byte by byte. What proves a key is kept once, as a bundle (docs/bundle.md)
+that can be replayed offline, with the verdict of the day. The file is the user's alone (0600). It is bounded: the
+oldest chains go first, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+
+from attestable_mcp.bind.receipt import Head, Receipt, receipt_hash
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.files import PRIVATE
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.tls.admission import AttestedPeer
+
+VERSION: Final = 1
+_EVERY: Final = 1024
+"""Receipts between two looks at how many there are."""
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS keys (
+    id INTEGER PRIMARY KEY, public BLOB NOT NULL UNIQUE, verdict TEXT NOT NULL, bundle BLOB
+);
+CREATE TABLE IF NOT EXISTS chains (
+    id INTEGER PRIMARY KEY, name BLOB NOT NULL, key INTEGER NOT NULL REFERENCES keys (id), origin TEXT NOT NULL,
+    begun INTEGER NOT NULL, UNIQUE (name, key)
+);
+CREATE TABLE IF NOT EXISTS receipts (
+    chain INTEGER NOT NULL REFERENCES chains (id), counter INTEGER NOT NULL, hash BLOB NOT NULL, message BLOB NOT NULL,
+    PRIMARY KEY (chain, counter, hash)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heads (
+    chain INTEGER NOT NULL REFERENCES chains (id), size INTEGER NOT NULL, hash BLOB NOT NULL, message BLOB NOT NULL,
+    PRIMARY KEY (chain, size, hash)
+) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChain:
+    """One chain as it is stored. `public` is the signing key; `begun` is in milliseconds since 1970."""
+
+    id: int
+    name: bytes
+    origin: str
+    begun: int
+    public: bytes
+    verdict: dict[str, Any]
+    receipts: int
+    heads: int
+    has_bundle: bool
+
+
+def default_path() -> Path:
+    """Where receipts are kept where no policy says otherwise."""
+    return Path(platformdirs.user_data_dir("attestable-mcp", appauthor=False)) / "receipts.sqlite3"
+
+
+class ReceiptStore:
+    """Opens on first use; several processes may write it at once. `read_only` never makes a file.
+
+    Raises (from every method): ConfigurationError (`receipt_store`): a receipt that is not kept proves nothing later.
+    """
+
+    def __init__(self, path: Path, *, most: int = LIMITS.receipt_store, read_only: bool = False) -> None:
+        self.path = path
+        self._most = most
+        self._read_only = read_only
+        self._opened: sqlite3.Connection | None = None
+        self._chains: dict[tuple[bytes, bytes], int] = {}
+        self._written = 0
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def keep(self, message: bytes, receipt: Receipt, peer: AttestedPeer) -> None:
+        """One receipt."""
+        chain = self._chain(receipt.chain, peer)
+        self._run(
+            "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)",
+            (chain, _signed(receipt.counter), receipt_hash(message), message),
+        )
+        self._written += 1
+        if self._written % _EVERY == 1:
+            self._prune(chain)
+
+    def keep_head(self, message: bytes, head: Head, peer: AttestedPeer) -> None:
+        """One tree head."""
+        chain = self._chain(head.chain, peer)
+        self._run(
+            "INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?)",
+            (chain, _signed(head.size), receipt_hash(message), message),
+        )
+
+    def keep_bundle(self, public: bytes, bundle: bytes) -> None:
+        """What vouches for a key. The first that comes stays."""
+        self._run("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (public, "{}"))
+        self._run("UPDATE keys SET bundle = ? WHERE public = ? AND bundle IS NULL", (bundle, public))
+
+    def vouched(self, public: bytes) -> bool:
+        """Is there a bundle for this key?"""
+        return bool(self._rows("SELECT 1 FROM keys WHERE public = ? AND bundle IS NOT NULL", (public,)))
+
+    def _chain(self, name: bytes, peer: AttestedPeer) -> int:
+        public = peer.binding.binding_key if peer.binding is not None else b""
+        found = self._chains.get((name, public))
+        if found is None:
+            verdict = json.dumps(peer.result.to_json(), sort_keys=True)
+            self._run("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (public, verdict))
+            key = self._rows("SELECT id FROM keys WHERE public = ?", (public,))[0][0]
+            begun = time.time_ns() // 1_000_000
+            values = (name, key, str(peer.origin), begun)
+            self._run("INSERT OR IGNORE INTO chains (name, key, origin, begun) VALUES (?, ?, ?, ?)", values)
+            found = int(self._rows("SELECT id FROM chains WHERE name = ? AND key = ?", (name, key))[0][0])
+            self._chains[name, public] = found
+        return found
+
+    def _prune(self, current: int) -> None:
+        """Give up the oldest chains, whole, until what is left fits; never the one that is being written."""
+        while self._rows("SELECT count(*) FROM receipts")[0][0] > self._most:
+            oldest = self._rows("SELECT id FROM chains WHERE id <> ? ORDER BY begun, id LIMIT 1", (current,))
+            if not oldest:
+                return
+            for table in ("receipts", "heads"):
+                self._run(f"DELETE FROM {table} WHERE chain = ?", oldest[0])  # noqa: S608 - our own names
+            self._run("DELETE FROM chains WHERE id = ?", oldest[0])
+            self._run("DELETE FROM keys WHERE id NOT IN (SELECT key FROM chains)")
+            self._chains = {key: found for key, found in self._chains.items() if found != oldest[0][0]}
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def chains(self) -> list[StoredChain]:
+        """All chains, the oldest first."""
+        rows = self._rows(
+            "SELECT c.id, c.name, c.origin, c.begun, k.public, k.verdict, k.bundle IS NOT NULL,"
+            " (SELECT count(*) FROM receipts r WHERE r.chain = c.id),"
+            " (SELECT count(*) FROM heads h WHERE h.chain = c.id)"
+            " FROM chains c JOIN keys k ON k.id = c.key ORDER BY c.begun, c.id"
+        )
+        return [
+            StoredChain(
+                id=row[0], name=row[1], origin=row[2], begun=row[3], public=row[4], verdict=_json(row[5]),
+                has_bundle=bool(row[6]), receipts=row[7], heads=row[8],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def receipts(self, chain: int) -> Iterator[bytes]:
+        """A chain's receipts in their order, one after the other."""
+        return self._stream("SELECT message FROM receipts WHERE chain = ? ORDER BY counter, hash", chain)
+
+    def heads(self, chain: int) -> Iterator[bytes]:
+        """A chain's tree heads, by size."""
+        return self._stream("SELECT message FROM heads WHERE chain = ? ORDER BY size, hash", chain)
+
+    def bundle(self, public: bytes) -> bytes | None:
+        """What vouches for a key."""
+        rows = self._rows("SELECT bundle FROM keys WHERE public = ?", (public,))
+        return bytes(rows[0][0]) if rows and rows[0][0] is not None else None
+
+    # --- SQLite ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write everything down. Opened again on the next use."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _stream(self, query: str, chain: int) -> Iterator[bytes]:
+        try:
+            for (message,) in self._connection().execute(query, (chain,)):
+                yield bytes(message)
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            return self._connection().execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def _run(self, query: str, values: tuple[Any, ...] = ()) -> None:
+        try:
+            self._connection().execute(query, values)
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            try:
+                self._opened = self._open()
+            except (sqlite3.Error, OSError) as error:
+                raise self._fault(error) from error
+        return self._opened
+
+    def _open(self) -> sqlite3.Connection:
+        if self._read_only:
+            if not self.path.is_file():
+                raise ConfigurationError(
+                    f"{self.path}: no receipts are kept there",
+                    code="receipt_store",
+                    hint="receipts come in where a policy says [receipts] required = true",
+                )
+            connection = sqlite3.connect(f"file:{self.path.absolute().as_posix()}?mode=ro", uri=True, timeout=5.0)
+        else:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, PRIVATE))
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise ConfigurationError(
+                f"{self.path}: wanted receipts of version {VERSION}, seen {version}",
+                code="receipt_store",
+                hint="it was written by another version of attestable-mcp: use that one",
+            )
+        if not self._read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if version == 0:
+                connection.executescript(_SCHEMA)
+
+    def _fault(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.path}: {getattr(error, 'strerror', None) or error}",
+            code="receipt_store",
+            hint="name another file under [receipts] store in the policy, or make this one readable and writable",
+        )
+
+
+def _signed(number: int) -> int:
+    """SQLite's integers are signed: no server counts that far honestly."""
+    return min(number, sys.maxsize)
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,361 @@
+"""The client's side of manifests and receipts: an HTTP transport around the attested one.
+
+Whoever speaks MCP through it (the SDK's client, FastMCP's, the bridge) sends no call that the warden refuses: such a
+call is answered here, by a JSON-RPC error with the difference in its data. Each list is compared with what the evidence
+commits to, each answer that must carry a receipt is held to it. Lists are read by ourselves where nobody has, with the
+headers of the call that needs them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import httpx2
+
+from attestable_mcp.appraise.offer import ManifestPolicy
+from attestable_mcp.errors import AttestationError, ConversationError, MalformedEvidence
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp.lister import Reply
+from attestable_mcp.mcp.manifest import BY_METHOD, EXPECT_KEY, META_KEY, PROMPTS, TOOLS, Kind, Listing, whole_digest
+from attestable_mcp.mcp.notary import Notary
+from attestable_mcp.mcp.rewrite import Look, rewrite_events, rewrite_json
+from attestable_mcp.mcp.warden import Refusal, Warden
+from attestable_mcp.tls.admission import AttestedPeer
+from attestable_mcp.tls.client import EXTENSION
+
+REFUSED = -32011
+"""JSON-RPC error code of a call that was not sent, and of a list that the evidence does not commit to."""
+NO_RECEIPT = -32012
+"""JSON-RPC error code of an answer that is withheld because its receipt is missing or does not hold."""
+_GUARDED: Mapping[str, tuple[Kind, str]] = {"tools/call": (TOOLS, "name"), "prompts/get": (PROMPTS, "name")}
+_RECEIPTED = frozenset({"tools/call", "prompts/get", "resources/read"})
+_CHANGED = {f"notifications/{kind.name}/list_changed": kind for kind in BY_METHOD.values()}
+_LIST_SECONDS = 30.0
+_TRIES = 3
+_ENVELOPE = (rpc.PROTOCOL_VERSION, rpc.CLIENT_CAPABILITIES, rpc.CLIENT_INFO)
+
+
+class Watch(httpx2.AsyncBaseTransport):
+    """Around `inner`, for one conversation. `prove` proves the server anew and gives it with its newest commitments."""
+
+    def __init__(
+        self,
+        inner: httpx2.AsyncBaseTransport,
+        policy: ManifestPolicy,
+        *,
+        warden: Warden,
+        prove: Callable[[], Awaitable[AttestedPeer]],
+        notary: Notary | None = None,
+    ) -> None:
+        self.inner = inner
+        self.warden = warden
+        self.notary = notary
+        self._policy = policy
+        self._prove = prove
+        self._peer: AttestedPeer | None = None
+        self._wants_proof = policy.mode != "uncommitted"
+        self._ids = itertools.count(1)
+        self._locks = {kind: anyio.Lock() for kind in BY_METHOD.values()}
+        self._unproven: dict[Kind, Refusal] = {}
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """As the transport inside, with calls judged before and answers after."""
+        request.headers["accept-encoding"] = "identity"
+        message = await _message(request)
+        if message is None:
+            return await self._passed(request, self._noticed)
+        method = message["method"]
+        if method in BY_METHOD:
+            return await self._passed(request, self._listed(BY_METHOD[method], message), json=True)
+        if method in _GUARDED and (refusal := await self._judge(request, message)) is not None:
+            return _answer(request, message["id"], refusal)
+        if method in _RECEIPTED:
+            return await self._call(request, message)
+        return await self._passed(request, self._noticed)
+
+    async def aclose(self) -> None:
+        """Close the transport inside, after asking for the tree heads of what was received."""
+        if self.notary is not None:
+            with anyio.move_on_after(2.0, shield=True):
+                await self.notary.close(self.inner)
+        await self.inner.aclose()
+
+    # --- calls -----------------------------------------------------------------------------------------------------
+
+    async def _judge(self, request: httpx2.Request, message: rpc.Message) -> Refusal | None:
+        kind, key = _GUARDED[message["method"]]
+        name = rpc.params(message).get(key)
+        if not isinstance(name, str):
+            return None  # the server says what is wrong with it
+        async with self._locks[kind]:
+            if not self.warden.complete(kind) or kind in self._unproven:
+                await self._read(kind, request, message)
+        return self._unproven.get(kind) or self.warden.judge(kind, name)
+
+    async def _call(self, request: httpx2.Request, message: rpc.Message) -> httpx2.Response:
+        for _ in range(_TRIES):
+            asked = self._asked(message)
+            if asked is None:
+                return await self._passed(request, self._noticed)
+            outgoing = request if asked is message else _with_body(request, asked)
+            if self.notary is None:
+                return await self._passed(outgoing, self._noticed)
+            response = await self.inner.handle_async_request(outgoing)
+            entry = self.notary.entry(asked, response.extensions.get(EXTENSION))
+            response = await self._looked(response, _Held(self, entry, asked).look, json=True)
+            if not entry.chain_refused:
+                return response
+            await response.aclose()
+        return _answer(request, message["id"], _NO_CHAIN, NO_RECEIPT)
+
+    def _asked(self, message: rpc.Message) -> rpc.Message | None:
+        """The call with what we add to its `_meta`; None where nothing is added."""
+        added: dict[str, Any] = {}
+        if message["method"] in _GUARDED:
+            kind, key = _GUARDED[message["method"]]
+            expected = self.warden.expected(kind, rpc.params(message).get(key, ""))
+            added |= {EXPECT_KEY: expected.hex()} if expected else {}
+        if self.notary is not None:
+            added |= self.notary.asks()
+        if not added:
+            return None
+        params = rpc.params(message)
+        return {**message, "params": {**params, "_meta": {**rpc.meta(message), **added}}}
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+
+    async def _passed(self, request: httpx2.Request, look: Look, *, json: bool = False) -> httpx2.Response:
+        response = await self.inner.handle_async_request(request)
+        peer: AttestedPeer | None = response.extensions.get(EXTENSION)
+        if peer is not None and (self._peer is None or peer.counter >= self._peer.counter):
+            self._peer = peer
+        return await self._looked(response, look, json=json)
+
+    async def _looked(self, response: httpx2.Response, look: Look, *, json: bool) -> httpx2.Response:
+        """The response with each event looked at, and with `json` a plain answer too.
+
+        Raises: ConversationError for an answer that cannot be read.
+        """
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream" and (not json or kind != "application/json"):
+            return response
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            await response.aclose()
+            raise ConversationError("answer: compressed, although nobody asked for that", code="garbage")
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        headers = [pair for pair in response.headers.raw if pair[0].lower() != b"content-length"]
+        content: dict[str, Any] = {"stream": _Events(stream, look)}
+        if kind == "application/json":
+            try:
+                body = await rewrite_json(await _whole(stream), look, strict=response.status_code == 200)
+            finally:
+                await response.aclose()
+            content = {"content": body}
+            headers.append((b"content-length", str(len(body)).encode()))
+        return httpx2.Response(response.status_code, headers=headers, extensions=response.extensions, **content)
+
+    async def _noticed(self, message: rpc.Message) -> rpc.Message | None:
+        """A list that changed is read again before the next call."""
+        kind = _CHANGED.get(message.get("method", ""))
+        if kind is not None:
+            self.warden.stale(kind)
+        return None
+
+    # --- lists -----------------------------------------------------------------------------------------------------
+
+    def _listed(self, kind: Kind, asked: rpc.Message) -> Look:
+        first = "cursor" not in rpc.params(asked)
+
+        async def look(message: rpc.Message) -> rpc.Message | None:
+            await self._noticed(message)
+            result = message.get("result")
+            if not rpc.is_response(message) or not isinstance(result, dict):
+                return None
+            return await self._compared(kind, message, result, first=first)
+
+        return look
+
+    async def _compared(
+        self, kind: Kind, message: rpc.Message, result: rpc.Message, *, first: bool
+    ) -> rpc.Message | None:
+        """The answer without what may not be shown; an error where the evidence does not commit to the list."""
+        items = result.get(kind.name)
+        last = not isinstance(result.get("nextCursor"), str)
+        try:
+            shown, whole = self.warden.page(kind, items if isinstance(items, list) else [], first=first, last=last)
+        except MalformedEvidence as error:
+            return _error(message["id"], Refusal(code=error.code, message=error.message, hint=_MALFORMED))
+        if whole is not None:
+            await self._commitment(kind, whole, result)
+        if kind in self._unproven:
+            return _error(message["id"], self._unproven[kind])
+        if kind not in (TOOLS, PROMPTS) or not isinstance(items, list) or len(shown) == len(items):
+            return None
+        return {**message, "result": {**result, kind.name: shown}}
+
+    async def _commitment(self, kind: Kind, whole: Listing, result: rpc.Message) -> None:
+        """Does the evidence commit to this list? Where it does not, is it because the list has changed since?"""
+        refusal = self._doubt(whole, result) if self._wants_proof else None
+        if refusal is not None:
+            self._peer = await self._prove()
+            refusal = self._doubt(whole, result)
+        if refusal is None:
+            self._unproven.pop(kind, None)
+        else:
+            self._unproven[kind] = refusal
+
+    def _doubt(self, whole: Listing, result: rpc.Message) -> Refusal | None:
+        committed = self._peer.commitments.manifest if self._peer is not None else b""
+        sets = _sets(result)
+        if not committed:
+            return Refusal(
+                code="manifest_uncommitted", message="the server's evidence commits to no manifest", hint=_SILENT
+            )
+        if sets is None or sets.get(whole.kind.name) != whole.digest or whole_digest(sets) != committed:
+            text = f"the list of {whole.kind.name} is not the one that the server's evidence commits to"
+            return Refusal(code="manifest_mismatch", message=text, hint=_MISMATCH)
+        if self._policy.digest and not self._policy.document and committed.hex() != self._policy.digest:
+            text = f"manifest: wanted {self._policy.digest}, seen {committed.hex()}"
+            return Refusal(code="manifest_mismatch", message=text, hint=_PINNED)
+        return None
+
+    async def _read(self, kind: Kind, request: httpx2.Request, message: rpc.Message) -> None:
+        """Read a list ourselves, in the conversation of the call that needs it."""
+        cursor: str | None = None
+        with anyio.fail_after(_LIST_SECONDS):
+            for _ in range(LIMITS.manifest_pages):
+                asked = _question(kind, message, cursor, next(self._ids))
+                response = await self._passed(_with_body(request, asked), self._listed(kind, asked), json=True)
+                result = ((await _reply(response)).message(asked["id"]) or {}).get("result")
+                cursor = result.get("nextCursor") if isinstance(result, dict) else None
+                if not isinstance(cursor, str):
+                    return
+        raise ConversationError(f"{kind.method}: the list has no end", code="flooded")
+
+
+class _Held:
+    """The answer to a call whose receipt is wanted."""
+
+    def __init__(self, watch: Watch, entry: Any, asked: rpc.Message) -> None:
+        self._watch = watch
+        self._entry = entry
+        self._id = asked["id"]
+
+    async def look(self, message: rpc.Message) -> rpc.Message | None:
+        await self._watch._noticed(message)
+        if not rpc.is_response(message) or message.get("id") != self._id:
+            return None
+        try:
+            await self._entry.take(message)
+        except AttestationError as error:
+            return _error(self._id, Refusal(code=error.code, message=error.message, hint=error.hint), NO_RECEIPT)
+        return None
+
+
+_SILENT = (
+    'a server of this package commits by itself; to accept one that does not, say [manifest] mode = "uncommitted" in '
+    "the policy"
+)
+_MISMATCH = (
+    "the list depends on the session, or someone changes it on the way; an operator can commit to a written manifest "
+    "with serve --manifest"
+)
+_PINNED = "`attestable-mcp manifest URL --diff FILE` shows what differs; pin the server anew if the change is wanted"
+_MALFORMED = "the server's list is faulty: report it to its operator"
+_NO_CHAIN = Refusal(
+    code="receipt_chain", message="the server continues no chain of receipts", hint="try again; nothing was run"
+)
+
+
+async def _message(request: httpx2.Request) -> rpc.Message | None:
+    """The JSON-RPC request in an HTTP request, or None for anything else."""
+    if request.method != "POST":
+        return None
+    message = rpc.parse(await request.aread())
+    if isinstance(message, dict) and isinstance(message.get("method"), str) and rpc.is_id(message.get("id")):
+        return message
+    return None
+
+
+def _with_body(request: httpx2.Request, message: rpc.Message) -> httpx2.Request:
+    """The same request with another message: where its method is another too, so are the headers that name it."""
+    dropped = {b"content-length"}
+    if message["method"] not in _RECEIPTED:
+        dropped |= {name.lower() for name, _ in request.headers.raw if name.lower().startswith(b"mcp-param-")}
+        dropped |= {b"mcp-method", b"mcp-name"}
+    headers = [pair for pair in request.headers.raw if pair[0].lower() not in dropped]
+    if b"mcp-method" in dropped and "mcp-method" in request.headers:
+        headers.append((b"mcp-method", message["method"].encode()))
+    body = rpc.dump(message)
+    headers.append((b"content-length", str(len(body)).encode()))
+    return httpx2.Request("POST", request.url, headers=headers, content=body, extensions=request.extensions)
+
+
+def _question(kind: Kind, message: rpc.Message, cursor: str | None, number: int) -> rpc.Message:
+    params: rpc.Message = {"cursor": cursor} if cursor is not None else {}
+    envelope = {key: value for key, value in rpc.meta(message).items() if key in _ENVELOPE}
+    if envelope:
+        params["_meta"] = envelope
+    return {"jsonrpc": "2.0", "id": f"attestable-mcp-list-{number}", "method": kind.method, "params": params}
+
+
+async def _reply(response: httpx2.Response) -> Reply:
+    try:
+        body = await response.aread()
+    finally:
+        await response.aclose()
+    return Reply(status=response.status_code, headers=dict(response.headers), body=body)
+
+
+async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
+    body = bytearray()
+    async for chunk in stream:
+        body += chunk
+        if len(body) > LIMITS.mcp_message:
+            raise ConversationError(f"answer: wanted at most {LIMITS.mcp_message} bytes, seen more", code="flooded")
+    return bytes(body)
+
+
+class _Events(httpx2.AsyncByteStream):
+    """An event stream with each message looked at."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, look: Look) -> None:
+        self._stream = stream
+        self._look = look
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in rewrite_events(self._stream.__aiter__(), self._look, strict=True):
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _sets(result: rpc.Message) -> dict[str, bytes] | None:
+    """The four sets' digests as a list's `_meta` gives them."""
+    meta = result.get("_meta")
+    summary = meta.get(META_KEY) if isinstance(meta, dict) else None
+    sets = summary.get("sets") if isinstance(summary, dict) else None
+    if not isinstance(sets, dict) or set(sets) != {kind.name for kind in BY_METHOD.values()}:
+        return None
+    try:
+        return {name: bytes.fromhex(digest) for name, digest in sets.items()}
+    except (ValueError, TypeError):
+        return None
+
+
+def _error(request_id: rpc.Id, refusal: Refusal, code: int = REFUSED) -> rpc.Message:
+    body = {"code": code, "message": f"{refusal.message} ({refusal.hint})", "data": refusal.to_json()}
+    return {"jsonrpc": "2.0", "id": request_id, "error": body}
+
+
+def _answer(request: httpx2.Request, request_id: rpc.Id, refusal: Refusal, code: int = REFUSED) -> httpx2.Response:
+    """Our own answer: the server has seen nothing of the call."""
+    body = json.dumps(_error(request_id, refusal, code)).encode()
+    return httpx2.Response(200, headers={"content-type": "application/json"}, content=body, request=request)
