@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from attestable_mcp.errors import MalformedEvidence
-from attestable_mcp.wire.eventlog import content_faults, read_log, replay_pcrs, replay_rtmrs, secure_boot
+from attestable_mcp.wire.bootlog import secure_boot
+from attestable_mcp.wire.eventlog import content_faults, read_log, replay_pcrs, replay_rtmrs
 
 _DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
 ROOT = Path(os.environ.get("ATTESTABLE_VECTORS", _DEFAULT))
@@ -71,7 +72,7 @@ def test_a_ccel_replays_to_the_rtmrs_of_its_quote() -> None:
     }
     assert set(replayed) == {0, 1, 2}
     assert content_faults(log) == ()
-    assert secure_boot(log, 1) is not None
+    assert secure_boot(log, "sha384", 1) is not None
 
 
 def test_a_ccel_cut_off_in_its_last_event_is_refused() -> None:

@@ -18,8 +18,8 @@ from attestable_mcp.errors import (
     AttestationError,
     ChainInvalid,
     EndorsementUnavailable,
+    MalformedEvidence,
     SignatureInvalid,
-    UnsupportedEvidence,
     VerificationError,
 )
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
@@ -264,12 +264,12 @@ def test_a_quote_by_another_key_than_the_runtime_datas_is_refused() -> None:
     assert error.value.code == "ak_mismatch"
 
 
-def test_azure_without_collateral_is_unavailable_and_tdx_is_named_unsupported() -> None:
+def test_azure_without_collateral_is_unavailable_and_tdx_needs_its_quote() -> None:
     sent, _ = _azure(FOLDER.parent / "snp" / "trustee-azure-vtpm-v2")
     with pytest.raises(EndorsementUnavailable):
         _verify_azure(sent, Endorsements())
     sent, _ = _azure(FOLDER / "trustee-azure-tdx-vtpm-v0")
     hcl = read_hcl(sent.hcl)
     assert hcl.report_data == hcl.expected_report_data
-    with pytest.raises(UnsupportedEvidence, match="TDX"):
+    with pytest.raises(MalformedEvidence, match="wanted a TD quote"):
         _verify_azure(sent, Endorsements())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from attestable_mcp.errors import AttestationError, ConfigurationError, EvidenceError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements
+from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
 from attestable_mcp.wire.collateral import read_collateral_json, read_json, read_signed_document
+from attestable_mcp.wire.eventlog import is_event_log
 from attestable_mcp.wire.pem import CERTIFICATE_LABELS, CRL_LABELS, is_pem, read_blocks
 from attestable_mcp.wire.x509 import read_certificate, read_crl_head
 
@@ -54,7 +55,7 @@ class FileSource:
         if not found.sources:
             raise ConfigurationError(
                 f"{self.path}: wanted collateral, seen no file that is any ({', '.join(ignored[:8])})",
-                hint="Recognised are collateral JSON, PCS answers with their signature, certificates and CRLs.",
+                hint="Recognised are collateral JSON, signed PCS answers, certificates, CRLs and event logs.",
             )
         return found + Endorsements(sources=tuple(f"{name} (not recognised, left out)" for name in ignored))
 
@@ -88,6 +89,10 @@ class FileSource:
 
 def recognise(data: bytes) -> Endorsements | None:
     """The collateral that these bytes are; None if they are none. A damaged piece is none."""
+    if is_event_log(data):
+        return Endorsements(
+            documents=(SignedDocument(kind=DocumentKind.EVENT_LOG, body=data, signature=b"", issuer_chain=()),)
+        )
     try:
         if data.lstrip()[:1] == b"{":
             return _json(data)

@@ -1,9 +1,10 @@
-"""Azure confidential VMs on SEV-SNP: hardware report -> runtime data -> attestation key -> vTPM quote, every link.
+"""Azure confidential VMs: hardware report -> runtime data -> attestation key -> vTPM quote, every link.
 
 The report alone proves nothing about the quote: published evidence exists with damaged runtime data behind an intact
-report. The report has to come from VMPL 0, where the paravisor lives: a report from a lower level has report data of
-the guest's choosing. TDX is read (`wire.hcl`) but not verified here yet. Source: Azure documentation on guest
-attestation of confidential VMs.
+report. On SEV-SNP the report has to come from VMPL 0, where the paravisor lives: a report from a lower level has report
+data of the guest's choosing. On TDX the HCL report holds a TDREPORT, which only its own machine can check: the TD quote
+beside it carries the same report data, and Intel's chain proves that. Source: Azure documentation on guest attestation
+of confidential VMs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from attestable_mcp.errors import UnsupportedEvidence, VerificationError
+from attestable_mcp.errors import MalformedEvidence, VerificationError
 from attestable_mcp.rats import (
     _MINT,
     Claims,
@@ -26,10 +27,11 @@ from attestable_mcp.rats import (
     Tee,
     Verified,
 )
-from attestable_mcp.verify import snp
+from attestable_mcp.verify import intel, snp
 from attestable_mcp.verify.tpm import QuoteClaims, check_quote
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.hcl import AzureEvidence, HclReport, read_evidence, read_hcl
+from attestable_mcp.wire.intel import read_quote
 from attestable_mcp.wire.tpm import read_signature
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ _CONFIGURATION = ("secure-boot", "tpm-enabled", "console-enabled", "vmUniqueId")
 
 def query(evidence: Evidence) -> EndorsementQuery:
     """What the hardware report needs, asked of the hardware's vendor. Raises: EvidenceError."""
-    return snp.query(_hardware(_read_snp(read_evidence(evidence.body))))
+    sent = read_evidence(evidence.body)
+    if sent.td_quote:
+        return intel.query(read_quote(sent.td_quote))
+    return snp.query(_hardware(read_hcl(sent.hcl)))
 
 
 def verify(
@@ -49,30 +54,65 @@ def verify(
 ) -> Verified:
     """Verify all links. The ones that need no collateral come first, so that a forgery is refused without any.
 
-    Raises: EvidenceError, VerificationError (`runtime_data_mismatch`, `ak_mismatch`, `vmpl`), and what `snp.verify`
-        and `tpm.check_quote` raise.
+    Raises: EvidenceError, VerificationError (`runtime_data_mismatch`, `ak_mismatch`, `vmpl`), and what `snp.verify`,
+        `intel.verify` and `tpm.check_quote` raise.
     """
     trail = Trail()
     sent = read_evidence(evidence.body)
-    hcl = _read_snp(sent)
+    hcl = read_hcl(sent.hcl)
+    if (hcl.kind == "tdx") != bool(sent.td_quote):
+        wanted = "a TD quote beside an HCL report of TDX, and only there"
+        raise MalformedEvidence(f"Azure evidence: wanted {wanted}, seen {hcl.kind}", field="td_quote")
     proven = _check_links(sent, hcl, trail)
+    check = _check_td if hcl.kind == "tdx" else _check_snp
     try:
-        hardware = snp.verify(_hardware(hcl), endorsements, anchors=anchors, at=at, memory=memory)
+        hardware = check(sent, hcl, endorsements, anchors=anchors, at=at, memory=memory, trail=trail)
     except VerificationError as error:
-        error.findings = trail.findings + error.findings
+        if error.findings[: len(trail.findings)] != trail.findings:
+            error.findings = trail.findings + error.findings
         raise
+    return _mint(evidence, hcl, proven, hardware, trail.findings)
+
+
+def _check_snp(
+    sent: AzureEvidence,
+    hcl: HclReport,
+    endorsements: Endorsements,
+    *,
+    anchors: TrustAnchors,
+    at: datetime,
+    memory: Memory,
+    trail: Trail,
+) -> Verified:
+    hardware = snp.verify(_hardware(hcl), endorsements, anchors=anchors, at=at, memory=memory)
     if hardware.claims.values["vmpl"] != 0:
         wanted, seen = "a report from VMPL 0", f"VMPL {hardware.claims.values['vmpl']}"
         trail.refuse(VerificationError, "azure.report.vmpl", wanted=wanted, seen=seen, code="vmpl")
     trail.passed("azure.report.vmpl", "0")
-    return _mint(evidence, hcl, proven, hardware, trail.findings)
+    return hardware
 
 
-def _read_snp(sent: AzureEvidence) -> HclReport:
-    hcl = read_hcl(sent.hcl)
-    if hcl.kind != "snp" or sent.td_quote:
-        raise UnsupportedEvidence("Azure evidence: wanted SEV-SNP, seen TDX, which is not verified yet")
-    return hcl
+def _check_td(
+    sent: AzureEvidence,
+    hcl: HclReport,
+    endorsements: Endorsements,
+    *,
+    anchors: TrustAnchors,
+    at: datetime,
+    memory: Memory,
+    trail: Trail,
+) -> Verified:
+    """The TD quote is of a trust domain, and carries the runtime data's hash. This link needs no collateral."""
+    quote = read_quote(sent.td_quote)
+    trail.demand(quote.tee is Tee.TDX, VerificationError, "azure.td-quote.tee", str(Tee.TDX), str(quote.tee))
+    if quote.report_data != hcl.expected_report_data:
+        trail.refuse(
+            VerificationError, "azure.td-quote.report-data", wanted=hcl.expected_report_data.hex(),
+            seen=quote.report_data.hex(), reason="the TD quote is not of this runtime data",
+            code="runtime_data_mismatch",
+        )  # fmt: skip
+    trail.passed("azure.td-quote.report-data", hcl.hash)
+    return intel.verify(quote, endorsements, anchors=anchors, at=at, memory=memory)
 
 
 def _hardware(hcl: HclReport) -> Evidence:
@@ -101,13 +141,16 @@ def _mint(
     return Verified(
         _MINT,
         claims=Claims(
-            tee=Tee.AZURE_SEV_SNP,
+            tee=Tee.AZURE_TDX if hcl.kind == "tdx" else Tee.AZURE_SEV_SNP,
             values=dict(hardware.claims.values)
             | dict(proven.values)
             | _configuration(hcl.configuration, hcl.user_data),
             report_data=proven.quote.extra_data,
             debug=hardware.claims.debug,
             tcb_status=hardware.claims.tcb_status,
+            advisories=hardware.claims.advisories,
+            tcb_evaluation_data_number=hardware.claims.tcb_evaluation_data_number,
+            tcb_date=hardware.claims.tcb_date,
         ),
         evidence_digest=evidence.digest,
         signed_digest=hashlib.sha256(proven.quote.raw).hexdigest(),

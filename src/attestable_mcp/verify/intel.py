@@ -43,6 +43,7 @@ from attestable_mcp.rats import (
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory, Window, anchor_digest
 from attestable_mcp.verify.tcb import Standing, judge_qe, judge_tcb
+from attestable_mcp.verify.tdlog import explain
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.verify.x509 import (
     Certificate,
@@ -57,7 +58,7 @@ from attestable_mcp.verify.x509 import (
     walk,
 )
 from attestable_mcp.wire.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
-from attestable_mcp.wire.intel import IntelQuote, PckExtension, TdReport, quote_fields, read_pck_extension
+from attestable_mcp.wire.intel import IntelQuote, PckExtension, SgxReport, TdReport, quote_fields, read_pck_extension
 
 QE_VENDOR_ID = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Intel's quoting enclaves, UUID 939A7233-F79C-4CA9-940A-0DB3957F0607."""
@@ -71,7 +72,6 @@ _NOT_PROVEN = (
     "when the quote was made: it carries no time, only its report data can tie it to this connection",
     "that nobody taps the machine's memory bus: attacks with physical access are outside Intel's threat model",
 )
-_NOT_PROVEN_TDX = "how the RTMR values came about: no event log was replayed"
 _NOT_PROVEN_SIMULATED = "anything about hardware: the root of this evidence is a simulated vendor's"
 
 _Document = TypeVar("_Document", TcbInfo, QeIdentity)
@@ -122,7 +122,18 @@ def verify(
     proof = prove(quote, endorsements, anchors=anchors, at=at, memory=memory, trail=trail)
     qe_level = judge_qe(quote.qe_report, proof.collateral.qe_identity, trail)
     standing = judge_tcb(proof.pck.extension, quote.body, proof.collateral.tcb_info, qe_level, trail)
-    return _mint(quote, proof.pck, proof.collateral, standing, at, trail)
+    explained = _explained(quote.body, endorsements, trail)
+    return _mint(quote, proof.pck, proof.collateral, standing, at, trail, explained)
+
+
+_Explained = tuple[dict[str, ClaimValue], tuple[str, ...]]
+
+
+def _explained(body: SgxReport | TdReport, endorsements: Endorsements, trail: Trail) -> _Explained:
+    """What event logs say of a TD's registers; an enclave has none."""
+    if not isinstance(body, TdReport):
+        return {}, ()
+    return explain({0: body.rtmr0, 1: body.rtmr1, 2: body.rtmr2, 3: body.rtmr3}, endorsements, trail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,9 +309,10 @@ def _prove_collateral(
 
 
 def endorsements_digest(endorsements: Endorsements) -> bytes:
-    """SHA-256 over every byte of a bag of collateral, each piece framed by its length."""
+    """SHA-256 over every byte of a bag of collateral, each piece framed by its length. Event logs are no collateral."""
     parts: list[Sequence[bytes]] = [endorsements.certificates, endorsements.crls]
-    parts += [(d.kind.encode(), d.body, d.signature, *d.issuer_chain) for d in endorsements.documents]
+    documents = [item for item in endorsements.documents if item.kind != DocumentKind.EVENT_LOG]
+    parts += [(d.kind.encode(), d.body, d.signature, *d.issuer_chain) for d in documents]
     framed: list[bytes] = []
     for part in parts:
         framed.append(b"%d;" % len(part))
@@ -489,13 +501,20 @@ def _pck_fields(certificate: Certificate, extension: PckExtension, ca: str) -> d
 
 
 def _mint(
-    quote: IntelQuote, pck: Pck, collateral: Collateral, standing: Standing, at: datetime, trail: Trail
+    quote: IntelQuote,
+    pck: Pck,
+    collateral: Collateral,
+    standing: Standing,
+    at: datetime,
+    trail: Trail,
+    explained: _Explained,
 ) -> Verified:
     number = collateral.tcb_info.evaluation_number
     values = (
         quote_fields(quote)
         | _pck_fields(pck.certificate, pck.extension, pck.ca)
         | {"tcb_evaluation_data_number": number}
+        | explained[0]
     )
     claims = Claims(
         tee=quote.tee, values=values, report_data=quote.report_data, debug=quote.debug, tcb_status=standing.status,
@@ -506,14 +525,12 @@ def _mint(
         _MINT, claims=claims, evidence_digest=hashlib.sha256(quote.raw).hexdigest(),
         signed_digest=hashlib.sha256(quote.signed).hexdigest(), findings=trail.findings,
         anchor=pck.path.anchor.spki_sha256, anchor_name=pck.path.anchor.name, simulated=simulated, at=at,
-        valid_until=collateral.window.end, not_proven=_not_proven(quote, simulated),
+        valid_until=collateral.window.end, not_proven=_not_proven(quote, simulated, explained[1]),
     )  # fmt: skip
 
 
-def _not_proven(quote: IntelQuote, simulated: bool) -> tuple[str, ...]:
-    found: tuple[str, ...] = _NOT_PROVEN
-    if isinstance(quote.body, TdReport):
-        found += (_NOT_PROVEN_TDX,)
-        if quote.body.mr_service_td and any(quote.body.mr_service_td):
-            found += ("what the service TD bound to this TD may do: its measurement is in mr_service_td",)
+def _not_proven(quote: IntelQuote, simulated: bool, unexplained: tuple[str, ...]) -> tuple[str, ...]:
+    found = _NOT_PROVEN + unexplained
+    if isinstance(quote.body, TdReport) and quote.body.mr_service_td and any(quote.body.mr_service_td):
+        found += ("what the service TD bound to this TD may do: its measurement is in mr_service_td",)
     return (*found, _NOT_PROVEN_SIMULATED) if simulated else found

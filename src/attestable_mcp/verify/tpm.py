@@ -25,7 +25,8 @@ from attestable_mcp.verify.chain import check_revocation, read_pool, walk
 from attestable_mcp.verify.signature import HASHES, holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der
-from attestable_mcp.wire.eventlog import content_faults, read_log, replay_pcrs, secure_boot
+from attestable_mcp.wire.bootlog import boot_applications, secure_boot
+from attestable_mcp.wire.eventlog import EventLog, content_faults, read_log, replay_pcrs
 from attestable_mcp.wire.tpm import (
     RESETTABLE,
     Quote,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _PREFERRED = ("sha512", "sha384", "sha256")
 _FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """A pinned key has no expiry of its own."""
+_NO_MEMORY = "that its memory is hidden from its host: a TPM proves what was booted, not where"
 _NO_LOG = "what the PCR values mean: no event log was sent"
 _NO_CRL = "revocation of the attestation key: no list of its issuer was given"
 
@@ -98,7 +100,7 @@ def verify(
         simulated=trust.anchor.simulated,
         at=at,
         valid_until=trust.valid_until,
-        not_proven=proven.not_proven + trust.not_proven,
+        not_proven=(_NO_MEMORY, *proven.not_proven, *trust.not_proven),
     )
 
 
@@ -180,9 +182,23 @@ def _replay(quote: Quote, sent: TpmEvidence, trail: Trail) -> tuple[dict[str, Cl
     replayed = {bank: replay_pcrs(log, bank) for bank in banks}
     unexplained = [f"{bank} PCR {number}" for bank, number in _lasting(quote) if _differs(sent, replayed, bank, number)]
     trail.passed("tpm.eventlog", f"{len(log.events)} events, {len(unexplained)} registers not explained")
-    on = secure_boot(log) if banks and not any(_differs(sent, replayed, bank, 7) for bank in banks) else None
-    values: dict[str, ClaimValue] = {} if on is None else {"secure_boot": on}
-    return values, (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
+    explains = f"not {', '.join(unexplained)}" if unexplained else "all"
+    values: dict[str, ClaimValue] = {"event_log_explains": explains}
+    values |= _boot_values(log, {bank for bank in banks if not _differs(sent, replayed, bank, 7)}, "secure_boot")
+    values |= _boot_values(log, {bank for bank in banks if not _differs(sent, replayed, bank, 4)}, "boot_applications")
+    left = (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
+    return values, left
+
+
+def _boot_values(log: EventLog, banks: set[str], name: str) -> dict[str, ClaimValue]:
+    """What the log proves of the boot, where it explains the register in one of these banks."""
+    bank = next((bank for bank in _PREFERRED if bank in banks), None)
+    if bank is None:
+        return {}
+    if name == "boot_applications":
+        return {name: " ".join(boot_applications(log, bank))}
+    on = secure_boot(log, bank)
+    return {} if on is None else {name: on}
 
 
 def _differs(sent: TpmEvidence, replayed: Mapping[str, Mapping[int, bytes]], bank: str, number: int) -> bool:

@@ -85,6 +85,11 @@ class _Reader:
         return not rest.strip(b"\xff") or not rest.strip(b"\0")
 
 
+def is_event_log(data: bytes) -> bool:
+    """Do these bytes begin as a crypto-agile TCG log, a CCEL, or dstack's JSON list?"""
+    return data[32:48] == _SPEC_ID or (data.lstrip()[:1] == b"[" and b'"imr"' in data[:4096])
+
+
 def read_log(data: bytes) -> EventLog:
     """Read a TCG log (crypto-agile, or SHA-1 only) or a CCEL. Raises: MalformedEvidence, UnsupportedEvidence."""
     if len(data) > LIMITS.endorsement:
@@ -245,20 +250,6 @@ def read_variable(event: Event) -> tuple[str, bytes] | None:
     if namespace != _EFI_GLOBAL:
         return None
     return raw.decode("utf-16-le", "replace").rstrip("\0"), value
-
-
-def secure_boot(log: EventLog, register: int = 7) -> bool | None:
-    """Was secure boot on? None where no event whose digest measures its data says so, or where two disagree.
-
-    `register` is PCR 7, or 1 in a CCEL (RTMR0). True or false only together with a replay that matched.
-    """
-    said = set()
-    for event in log.events:
-        if event.type == VARIABLE_DRIVER_CONFIG and event.index == register and event.proves_data:
-            variable = read_variable(event)
-            if variable and variable[0] == "SecureBoot" and len(variable[1]) == 1:
-                said.add(variable[1] == b"\1")
-    return said.pop() if len(said) == 1 else None
 
 
 DSTACK_EVENT = 0x08000001

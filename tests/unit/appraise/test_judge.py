@@ -244,3 +244,15 @@ def test_a_kind_that_the_rules_do_not_know_is_refused(verified: Make) -> None:
 
 def test_every_kind_of_tee_is_known() -> None:
     assert set(JUDGED) == set(Tee)
+
+
+def test_a_dstack_application_stands_in_for_rtmr3_where_the_log_proves_it(verified: Make) -> None:
+    toml = "\n".join(line for line in TDX.splitlines() if not line.startswith("rtmr3"))
+    toml += f'\ncompose_hash = "{"c0" * 32}"'
+    proven = judge(verified(Tee.TDX, values={"rtmr3": OTHER, "compose_hash": "c0" * 32}), toml)
+    assert proven.verdict is Verdict.VERIFIED
+    assert any("what else rtmr3 measures" in sentence for sentence in proven.not_proven)
+    for values in ({}, {"compose_hash": "c1" * 32}):
+        refused = judge(verified(Tee.TDX, values=values), toml)
+        assert refused.error is not None
+        assert refused.error.code == "measurement_mismatch"

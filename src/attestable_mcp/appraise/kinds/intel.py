@@ -83,7 +83,8 @@ class TdxRelease:
     """One accepted trust domain: `mr_td` and the four run-time registers, each 48 bytes hex.
 
     `mr_td` covers the firmware only; kernel, command line and initrd are measured into the registers. A register that
-    shall not be compared is named in `not_compared`, and every result then says so.
+    shall not be compared is named in `not_compared`, and every result then says so. In place of `rtmr3`, `compose_hash`
+    (32 bytes) names the application of a dstack guest; it holds only where dstack's event log explains RTMR3.
 
     Raises:
         ConfigurationError: a register is neither given nor named in `not_compared`.
@@ -95,6 +96,7 @@ class TdxRelease:
     rtmr1: str | None = None
     rtmr2: str | None = None
     rtmr3: str | None = None
+    compose_hash: str | None = None
     not_compared: tuple[str, ...] = ()
 
     tee: ClassVar[Tee] = Tee.TDX
@@ -111,13 +113,16 @@ def check_registers(release: TdxRelease) -> None:
     for index, name in enumerate(release.not_compared):
         if name not in RTMRS:
             raise PolicyFault(f"wanted names out of {', '.join(RTMRS)}, seen {name!r}", "not_compared", index)
+    if release.compose_hash is not None:
+        put(release, "compose_hash", hex_text(release.compose_hash, 32, "compose_hash"))
     for name in RTMRS:
         _register(release, name)
 
 
 def _register(release: TdxRelease, name: str) -> None:
     value = getattr(release, name)
-    if value is None and name not in release.not_compared:
+    by_log = name == "rtmr3" and release.compose_hash is not None
+    if value is None and name not in release.not_compared and not by_log:
         raise PolicyFault(
             f"{name} is missing: mr_td alone proves the firmware, not what it booted",
             "mr_td",
@@ -188,8 +193,8 @@ def compare_sgx(held: Comparison, release: SgxRelease) -> Iterator[Finding]:
 
 
 def compare_tdx(held: Comparison, release: TdxRelease) -> Iterator[Finding]:
-    """`mr_td` and the registers that are given."""
-    for name in ("mr_td", *RTMRS):
+    """`mr_td`, the registers that are given, and dstack's application."""
+    for name in ("mr_td", *RTMRS, "compose_hash"):
         if (value := getattr(release, name)) is not None:
             yield held.same(name, value)
 
@@ -309,6 +314,8 @@ def _sgx_open(release: SgxRelease, claims: Claims) -> Iterator[str]:
 
 def tdx_open(release: TdxRelease, claims: Claims) -> Iterator[str]:
     """Registers that the policy leaves out."""
+    if release.compose_hash is not None and release.rtmr3 is None:
+        yield "what else rtmr3 measures: only the application's compose hash in it is compared"
     if release.not_compared:
         yield f"{', '.join(release.not_compared)}: the policy leaves these registers uncompared, and what they measure"
 
@@ -412,7 +419,11 @@ HINTS = {
     f"{name}_mismatch": f"Find out where this value comes from; add it to {name} in [policy] once you accept it."
     for name in TDX_LISTS
 }
-TDX_KEYS: Mapping[str, Read] = {"mr_td": "text", **dict.fromkeys(RTMRS, "text"), "not_compared": "texts"}
+TDX_KEYS: Mapping[str, Read] = {
+    "mr_td": "text",
+    **dict.fromkeys((*RTMRS, "compose_hash"), "text"),
+    "not_compared": "texts",
+}
 TD_CODE = (
     "mr_td", *RTMRS, "mr_config_id", "mr_owner", "mr_owner_config", "mr_service_td", "td_attributes", "xfam",
 )  # fmt: skip
