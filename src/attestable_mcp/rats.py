@@ -356,7 +356,11 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttestationResult:
-    """RFC 9334 Attestation Result: the verdict with every reason for it."""
+    """RFC 9334 Attestation Result: the verdict with every reason for it.
+
+    `holds_until` is the first moment at which it may be another one, None where nothing was judged: whoever remembers a
+    verdict must not use it from then on.
+    """
 
     verdict: Verdict
     at: datetime
@@ -372,6 +376,7 @@ class AttestationResult:
     trust_anchor: str = ""
     policy: str = ""
     deployment: Deployment | None = None
+    holds_until: datetime | None = None
 
     @property
     def exit_code(self) -> int:

@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from attestable_mcp.appraise.judge import appraise
+from attestable_mcp.appraise.kinds.snp import AMD_CRL_MISSING, papers
 from attestable_mcp.appraise.policy import VENDORS, Policy, TrustPolicy, split_anchor
 from attestable_mcp.bind.certificate import bind_certificate
-from attestable_mcp.endorse.base import EndorsementSource
+from attestable_mcp.endorse.base import EndorsementSource, patience, serves
 from attestable_mcp.endorse.files import FileSource
+from attestable_mcp.endorse.kds import KdsSource
 from attestable_mcp.endorse.pcs import PcsSource
 from attestable_mcp.errors import (
     EXIT_UNAVAILABLE,
@@ -38,6 +40,7 @@ from attestable_mcp.rats import (
     Evidence,
     Finding,
     Outcome,
+    Tee,
     Verdict,
     Verified,
     carried,
@@ -54,6 +57,7 @@ from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 from attestable_mcp.wire.recognise import Certificate, recognise
 from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
+AMD_TEES = (Tee.SEV_SNP, Tee.AZURE_SEV_SNP)
 _PUBLIC_KEY = "PUBLIC KEY"
 _NO_CONNECTION = "this connection: the evidence is as old as its certificate, nothing ties it to a live connection"
 _NO_KEY = "any key or connection: bare evidence proves that it was made once, not who holds it now"
@@ -62,10 +66,14 @@ _REPLACED = "the vendor's own root: the trust anchor was replaced for this call 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appraisal:
-    """The result, and the verified claims where verification came so far. `verified` says nothing of the verdict."""
+    """The result, and the verified claims where verification came so far. `verified` says nothing of the verdict.
+
+    `incomplete` is set where a source that was not asked could still turn a refusal into an admission.
+    """
 
     result: AttestationResult
     verified: Verified | None = None
+    incomplete: bool = False
 
 
 class Verifier:
@@ -95,6 +103,11 @@ class Verifier:
         self._memory = Memory() if memory is None else memory
         self._watermarks = watermarks or Watermarks(default_path())
         self._clock = clock
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one judgement may take where every source has to be asked."""
+        return patience(self._sources)
 
     @property
     def sources(self) -> tuple[EndorsementSource, ...]:
@@ -155,18 +168,23 @@ class Verifier:
         return stapled if stapled is not None and wanted else Endorsements()
 
     def _gather(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
-        """Verify with what was stapled; where pieces are missing, ask the sources in turn.
+        """Verify with what was stapled; where pieces are missing, ask in turn the sources that the question is for.
 
         What a source gives goes before what the peer gave, so that a peer's bad piece does not hide a good one.
         """
+        found: Verified | None = None
+        missing = EndorsementUnavailable("")
         try:
-            return self._verify(evidence, bag, at)
+            found = self._verify(evidence, bag, at)
+            if not self._wants_more(found):
+                return found
         except EndorsementUnavailable as error:
             missing = error
         query = table.query(evidence)
-        deadline = self._clock() + LIMITS.endorsement_seconds
+        sources = [source for source in self._sources if serves(source, query)]
+        deadline = self._clock() + patience(sources)
         tried: list[str] = []
-        for source in self._sources:
+        for source in sources:
             left = deadline - self._clock()
             if left <= 0:
                 tried.append(f"{source.name}: no time left")
@@ -177,15 +195,25 @@ class Verifier:
                 tried.append(f"{source.name}: {error.message}")
                 continue
             try:
-                return self._verify(evidence, bag, at)
+                found = self._verify(evidence, bag, at)
+                if not self._wants_more(found):
+                    return found
             except EndorsementUnavailable as error:
                 missing = error
                 tried.append(f"{source.name}: does not hold it")
+        if found is not None:
+            return found
         raise EndorsementUnavailable(
             "; ".join([missing.message, *tried]),
             code=missing.code,
             hint=missing.hint if tried else "Name a source: endorsements in [trust], or --endorsements PATH.",
         )
+
+    def _wants_more(self, verified: Verified) -> bool:
+        """Would this policy refuse what is proven for a piece that a source may have: AMD's revocation list?"""
+        if verified.claims.tee not in AMD_TEES:
+            return False
+        return any(item.code == AMD_CRL_MISSING for item in papers(verified, self.policy))
 
     def _verify(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
         return table.verify(evidence, bag, anchors=self.anchors, at=at, memory=self._memory)
@@ -193,7 +221,7 @@ class Verifier:
     def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
         result = appraise(verified, self.policy)
         lost = self._watermarks.raise_to(verified) if result.admitted else ""
-        appraisal = Appraisal(result=result, verified=verified)
+        appraisal = Appraisal(result=result, verified=verified, incomplete=self._wants_more(verified))
         return _leaving_open(appraisal, *open_ends, *self._replaced(verified), *filter(None, (lost,)))
 
     def _replaced(self, verified: Verified) -> tuple[str, ...]:
@@ -373,6 +401,8 @@ def resolve_sources(trust: TrustPolicy) -> tuple[EndorsementSource, ...]:
 def _source(name: str) -> EndorsementSource:
     if name == "pcs":
         return PcsSource()
+    if name == "kds":
+        return KdsSource()
     if name.startswith(("https://", "http://")):
         return PcsSource(name)
     return FileSource(Path(name))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from types import MappingProxyType
 
+from attestable_mcp.appraise.kinds.intel import grace_of
 from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.rules import RULES, left_open
@@ -44,7 +46,15 @@ def appraise(verified: Verified, policy: Policy) -> AttestationResult:
         evidence_digest=verified.evidence_digest,
         trust_anchor=f"{verified.anchor_name} (key sha256 {verified.anchor})",
         policy=policy.name,
+        holds_until=holds_until(verified, policy),
     )
+
+
+def holds_until(verified: Verified, policy: Policy) -> datetime:
+    """The first moment at which this verdict may be another one: a proof runs out, or a grace ends."""
+    grace = grace_of(verified, policy)
+    ends = [] if grace is None or grace.until <= verified.at else [grace.until]
+    return min((verified.valid_until, *ends))
 
 
 def refusal(findings: Iterable[Finding]) -> ErrorReport | None:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.kinds.base import Release, State
-from attestable_mcp.appraise.kinds.intel import DEFAULT_STATUSES, SgxRelease, SgxRules, TdxRelease, TdxRules
+from attestable_mcp.appraise.kinds.intel import (
+    ACCEPTABLE_STATUSES,
+    DEFAULT_STATUSES,
+    Grace,
+    SgxRelease,
+    SgxRules,
+    TdxRelease,
+    TdxRules,
+)
 from attestable_mcp.appraise.kinds.nitro import NitroRelease
 from attestable_mcp.appraise.kinds.snp import SnpRelease, SnpRules
 from attestable_mcp.appraise.kinds.table import KINDS, STATES, tees_of
@@ -33,30 +41,42 @@ if TYPE_CHECKING:
     from attestable_mcp.appraise.deployment import DeploymentPolicy
     from attestable_mcp.appraise.reattest import ReattestPolicy
 
-ACCEPTABLE_STATUSES = (
-    "UpToDate",
-    "SWHardeningNeeded",
-    "ConfigurationNeeded",
-    "ConfigurationAndSWHardeningNeeded",
-    "OutOfDate",
-    "OutOfDateConfigurationNeeded",
-    "TDRelaunchAdvised",
-    "TDRelaunchAdvisedConfigurationNeeded",
-)
-"""Every TCB status of Intel's that a policy may name. `Revoked` is not among them and never can be."""
-
 JUDGED = tuple(KINDS)
 """The kinds of TEE that the rules know. Others are refused by name, whatever their proof: silence is refusal."""
 VENDORS = ("intel", "amd", "aws", "tpm")
 """Whose roots a policy can name: each word is a field of `verify.anchors.TrustAnchors`."""
+SERVICES = ("pcs", "kds")
+"""The vendors' own services that endorsements may come from: Intel's and AMD's."""
 _S = TypeVar("_S")
 
 SimulatedRule = Literal["refuse", "accept"]
 
 __all__ = [
-    "ACCEPTABLE_STATUSES", "DEFAULT_STATUSES", "JUDGED", "VENDORS", "MaskedValue", "NitroRelease", "Places", "Policy",
-    "PolicyFault", "Release", "Rules", "SgxRelease", "SgxRules", "SimulatedRule", "SnpRelease", "SnpRules",
-    "TdxRelease", "TdxRules", "TpmRelease", "TpmRules", "TrustPolicy", "masked", "split_anchor",
+    "ACCEPTABLE_STATUSES",
+    "DEFAULT_STATUSES",
+    "JUDGED",
+    "SERVICES",
+    "VENDORS",
+    "Grace",
+    "MaskedValue",
+    "NitroRelease",
+    "Places",
+    "Policy",
+    "PolicyFault",
+    "Release",
+    "Rules",
+    "SgxRelease",
+    "SgxRules",
+    "SimulatedRule",
+    "SnpRelease",
+    "SnpRules",
+    "TdxRelease",
+    "TdxRules",
+    "TpmRelease",
+    "TpmRules",
+    "TrustPolicy",
+    "masked",
+    "split_anchor",
 ]  # fmt: skip
 
 
@@ -65,15 +85,16 @@ class TrustPolicy:
     """Whose word counts and how fresh it must be.
 
     `anchors`: the vendors' words, paths of PEM files, or `vendor=path`; resolved by `verifier`. `endorsements`:
-    "stapled", "pcs", URLs or paths, tried in this order. Ages are in seconds; `max_certificate_age` None means no limit
-    under `freshness = "connection"` and the default of `LIMITS` under "certificate".
+    "stapled", "pcs" (Intel), "kds" (AMD), URLs or paths, tried in this order; each is asked only what it can answer.
+    Ages are in seconds; `max_certificate_age` None means no limit under `freshness = "connection"` and the default of
+    `LIMITS` under "certificate".
 
     Raises:
         ConfigurationError: a value is empty, unknown or of the wrong type.
     """
 
     anchors: tuple[str, ...] = VENDORS
-    endorsements: tuple[str, ...] = ("stapled", "pcs")
+    endorsements: tuple[str, ...] = ("stapled", *SERVICES)
     freshness: Literal["connection", "certificate"] = "connection"
     max_certificate_age: float | None = None
     binding: Literal["key", "quote"] = "key"
@@ -91,7 +112,7 @@ class TrustPolicy:
             _age(self.max_certificate_age, "max_certificate_age")
         for index, name in enumerate(self.anchors):
             _anchor(name, index)
-        _locations(self.endorsements, ("stapled", "pcs"), ("https://", "http://"), "endorsements")
+        _locations(self.endorsements, ("stapled", *SERVICES), ("https://", "http://"), "endorsements")
 
     @property
     def certificate_age_limit(self) -> float | None:
@@ -140,7 +161,7 @@ _IDENTITY_HINT = (
     "docs/policy.md has them all. `attestable-mcp pin URL` writes such a policy from a running server."
 )
 INTEL_TEES = (Tee.SGX, Tee.TDX, Tee.AZURE_TDX)
-_INTEL_RULES = ("tcb_statuses", "advisories", "refused_advisories", "min_tcb_evaluation_data_number")
+_INTEL_RULES = ("tcb_statuses", "grace", "advisories", "refused_advisories", "min_tcb_evaluation_data_number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +169,9 @@ class Rules:
     """What is accepted: `releases` (one of them must hold whole) and the state of the platform (every rule must hold).
 
     `states` are rules that only some kinds of TEE have, one object a family (`TdxRules`, `SnpRules` …); where none is
-    given, its strict defaults hold: `state` gives the one that counts. `advisories` None: not looked at; an empty
-    tuple: none is accepted. `code_not_compared` is for `Policy.genuine_only`.
+    given, its strict defaults hold: `state` gives the one that counts. `grace`: statuses that are accepted for a while.
+    `advisories` None: not looked at; an empty tuple: none is accepted. `code_not_compared` is for
+    `Policy.genuine_only`.
 
     Raises:
         ConfigurationError: no identity rule, or a value that cannot be.
@@ -160,6 +182,7 @@ class Rules:
     tee: Tee | None = None
     debug: Literal["refuse", "danger-accept"] = "refuse"
     tcb_statuses: tuple[str, ...] = DEFAULT_STATUSES
+    grace: tuple[Grace, ...] = ()
     advisories: tuple[str, ...] | None = None
     refused_advisories: tuple[str, ...] = ()
     min_tcb_evaluation_data_number: int | None = None
@@ -168,6 +191,7 @@ class Rules:
     def __post_init__(self) -> None:
         self._identity()
         check_statuses(self.tcb_statuses)
+        self._grace()
         self._advisories()
         one_of(self.debug, ("refuse", "danger-accept"), "debug")
         if self.min_tcb_evaluation_data_number is not None:
@@ -194,6 +218,15 @@ class Rules:
             raise PolicyFault(f"releases are {', '.join(row.release.__name__ for row in KINDS.values())} objects")
         if self.code_not_compared and self.debug != "refuse":
             raise PolicyFault("code that is not compared cannot be debuggable as well", "debug")
+
+    def _grace(self) -> None:
+        for index, item in enumerate(self.grace):
+            if not isinstance(item, Grace):
+                raise PolicyFault("wanted Grace objects", "grace", index)
+            if item.status in self.tcb_statuses:
+                raise PolicyFault(f"{item.status} is accepted by tcb_statuses already", "grace", index, "status")
+            if item.status in [other.status for other in self.grace[:index]]:
+                raise PolicyFault(f"{item.status} has a grace already", "grace", index, "status")
 
     def _advisories(self) -> None:
         if self.advisories:
@@ -326,7 +359,8 @@ class Policy:
         """
         policy = self
         if more := _beside(accept_statuses, self.rules.tcb_statuses):
-            rules = replace(self.rules, tcb_statuses=self.rules.tcb_statuses + more)
+            grace = tuple(item for item in self.rules.grace if item.status not in more)
+            rules = replace(self.rules, tcb_statuses=self.rules.tcb_statuses + more, grace=grace)
             policy = replace(policy, name=f"{policy.name} + accepted status {', '.join(more)}", rules=rules)
         snp = policy.rules.state(SnpRules)
         if more := _beside(accept_products, snp.products):

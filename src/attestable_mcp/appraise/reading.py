@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -13,10 +14,11 @@ from typing import Any, TypeVar
 from attestable_mcp.appraise.deployment import read_deployment
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.kinds.base import PCRS, Kind, Read, Release, State
+from attestable_mcp.appraise.kinds.intel import Grace
 from attestable_mcp.appraise.kinds.table import KINDS, STATES
 from attestable_mcp.appraise.lines import KeyPath, key_lines
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
-from attestable_mcp.appraise.policy import JUDGED, Places, Policy, Rules, TrustPolicy, split_anchor
+from attestable_mcp.appraise.policy import JUDGED, SERVICES, Places, Policy, Rules, TrustPolicy, split_anchor
 from attestable_mcp.appraise.reattest import read_reattest
 from attestable_mcp.appraise.values import MaskedValue, masked
 from attestable_mcp.errors import ConfigurationError
@@ -222,6 +224,20 @@ class Section:
             raise self.fail(f'wanted seconds or a time such as "10m", seen {value!r}', key)
         return float(value)
 
+    def moment(self, key: str) -> datetime | None:
+        """A day (its first moment in UTC), or a time with its zone; TOML's own, or RFC 3339 in quotes."""
+        value = self._take(key)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
+            except ValueError:
+                raise self.fail(f"wanted a day such as 2026-09-01, seen {value!r}", key) from None
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+            raise self.fail(f"wanted a day such as 2026-09-01, or a time with its zone, seen {value!s}", key)
+        return value
+
     def finish(self) -> None:
         known = tuple(dict.fromkeys(self.known))
         for key in self.left:
@@ -247,7 +263,7 @@ def _trust(section: Section, base: Path | None) -> TrustPolicy:
     }
     section.finish()
     section.build(TrustPolicy, **values)  # as written, so that a fault shows what the file says
-    values["endorsements"] = _resolve(values["endorsements"], ("stapled", "pcs"), base)
+    values["endorsements"] = _resolve(values["endorsements"], ("stapled", *SERVICES), base)
     values["anchors"] = _resolve_anchors(values["anchors"], base)
     return section.build(TrustPolicy, **values)
 
@@ -298,6 +314,7 @@ def _rules(section: Section) -> Rules:
         "tcb_statuses": section.texts("tcb_statuses"),
         "advisories": _advisories(section),
         "refused_advisories": section.texts("refused_advisories"),
+        "grace": _grace(section),
         "min_tcb_evaluation_data_number": section.number("min_tcb_evaluation_data_number"),
     }
     states = tuple(state for state in (_state(section, kind) for kind in STATES) if state is not None)
@@ -318,6 +335,17 @@ def _tee(section: Section) -> Tee | None:
     if word is not None and word not in JUDGED:
         raise section.fail(f"wanted one of {', '.join(JUDGED)}, seen {word!r}", "tee")
     return None if word is None else Tee(word)
+
+
+def _grace(section: Section) -> tuple[Grace, ...] | None:
+    found = []
+    for table in section.sections("grace"):
+        values = {"status": table.text("status"), "until": table.moment("until")}
+        table.finish()
+        for key in (key for key, value in values.items() if value is None):
+            raise table.fail(f"{key} is missing", key)
+        found.append(table.build(Grace, **values))
+    return tuple(found) or None
 
 
 def _advisories(section: Section) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from attestable_mcp.appraise.findings import Comparison, Rule, finding, source
 from attestable_mcp.appraise.kinds.base import Release
+from attestable_mcp.appraise.kinds.intel import grace_of
 from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.rats import Finding, Outcome, Verified
@@ -91,6 +92,9 @@ def left_open(verified: Verified, policy: Policy) -> Iterator[str]:
         yield CODE_NOT_COMPARED
     if verified.simulated:
         yield "any hardware: this evidence is SIMULATED, made by software under a root that anyone can use"
+    grace = grace_of(verified, policy)
+    if grace is not None and verified.at < grace.until:
+        yield f"that the platform is patched: the policy accepts {grace.words} only"
     if verified.claims.debug and policy.rules.debug == "danger-accept":
         yield "confidentiality: the enclave is debuggable, its host can read and change its memory"
     for release, findings in _compared(verified, policy):

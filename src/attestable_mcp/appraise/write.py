@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from attestable_mcp.appraise.kinds.base import quoted, quoted_list
 from attestable_mcp.appraise.kinds.table import KINDS
-from attestable_mcp.appraise.policy import VENDORS, Policy, split_anchor
+from attestable_mcp.appraise.policy import SERVICES, VENDORS, Policy, split_anchor
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Tee
 
 
 def policy_toml(
     result: AttestationResult, *, source: str = "", anchors: Sequence[str] = VENDORS,
-    endorsements: Sequence[str] = ("stapled", "pcs"),
+    endorsements: Sequence[str] = ("stapled", *SERVICES),
 ) -> str:  # fmt: skip
     """Give the text of a policy that accepts exactly the code, configuration and platform status in `result`.
 

@@ -116,6 +116,12 @@ def _early(evidence: Evidence, policy: Policy, arguments: Arguments, notes: list
 
 def _changes(weather: Weather, policy: Policy, at: datetime) -> tuple[Change, ...]:
     found = [Change(at=weather.valid_until, what=text_tcb.STALE)]
+    accepted = policy.rules.tcb_statuses
+    found += [
+        Change(at=grace.until, what=text_tcb.GRACE.format(grace.status))
+        for grace in policy.rules.grace
+        if grace.status == weather.status and grace.status not in accepted and grace.until > at
+    ]
     return tuple(sorted(found, key=lambda change: change.at))
 
 

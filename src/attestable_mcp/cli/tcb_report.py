@@ -13,7 +13,17 @@ from attestable_mcp.errors import EXIT_PARTIAL, EXIT_REFUSED, EXIT_VERIFIED
 from attestable_mcp.rats import Finding, Outcome
 
 WHEN = "%Y-%m-%dT%H:%M:%SZ"
-_TCB_CHECKS = ("tcb", "advisories", "refused_advisories", "simulated", "product", "platform", "alias", "min_")
+_TCB_CHECKS = (
+    "tcb",
+    "advisories",
+    "refused_advisories",
+    "simulated",
+    "product",
+    "alias",
+    "amd_crl",
+    "signing_keys",
+    "platforms",
+)
 
 
 def objections(findings: Iterable[Finding]) -> Iterator[str]:

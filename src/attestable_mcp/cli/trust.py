@@ -46,6 +46,7 @@ def stored_policy_of(arguments: Arguments) -> StoredPolicy:
         name=name,
         toml=text_,
         accept_statuses=tuple(arguments.accept_status),
+        accept_products=tuple(arguments.accept_product),
         simulated=bool(arguments.danger_accept_simulated),
     )
 

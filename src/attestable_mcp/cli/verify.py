@@ -47,7 +47,9 @@ def _bundle(data: bytes, policy: Policy | None, arguments: Arguments, terminal: 
     from attestable_mcp.tls.replay import replay
 
     own = policy is None
-    if own and (arguments.accept_status or arguments.danger_accept_simulated or arguments.anchor):
+    if own and (
+        arguments.accept_status or arguments.accept_product or arguments.danger_accept_simulated or arguments.anchor
+    ):
         raise UsageError(text.BUNDLE_DEMANDS, hint=text.see_help(f"{text.PROGRAM} verify"))
     bundle = read_bundle(data)
     result = replay(bundle, arguments.at or datetime.now(UTC), policy)

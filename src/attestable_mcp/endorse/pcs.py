@@ -24,7 +24,7 @@ from attestable_mcp.endorse.cache import Answer, DiskCache
 from attestable_mcp.endorse.http import Wanted, checked_base, get_all, unavailable
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
+from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument, Tee
 from attestable_mcp.wire.document import split_document
 from attestable_mcp.wire.pem import pem_to_der
 
@@ -84,6 +84,10 @@ class PcsSource:
     def name(self) -> str:
         """Words for reports, such as `PCS https://api.trustedservices.intel.com`."""
         return f"PCS {self.base_url}"
+
+    def serves(self, query: EndorsementQuery) -> bool:
+        """Is this a question for Intel?"""
+        return query.tee in (Tee.SGX, Tee.TDX, Tee.AZURE_TDX)
 
     def fetch(self, query: EndorsementQuery, *, deadline_seconds: float = LIMITS.endorsement_seconds) -> Endorsements:
         """Collateral for `query`, from the cache or the network, within `deadline_seconds` over all.

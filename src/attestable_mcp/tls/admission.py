@@ -173,7 +173,7 @@ class Gate:
 
     def _admitted(self, channel: Channel, origin: Origin, *, quote: bool = False) -> Steps[AttestedPeer]:
         """From a finished handshake on."""
-        yield Within(self.limits.endorsement_seconds + self.limits.connect_seconds, f"verification of {origin}")
+        yield Within(self._judge.patience + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._judge.clock())
         if self.policy.trust.freshness == "certificate":
             return self._remembered((yield from self._admit(_by_certificate(origin, certificate))))
@@ -191,7 +191,7 @@ class Gate:
         challenge = self._challenge(origin, quote=quote)
         body = yield from self._ask(channel, origin, challenge)
         answer = Answer.decode(body, limits=self.limits)
-        yield Within(self.limits.endorsement_seconds + self.limits.challenge_seconds, f"verification of {origin}")
+        yield Within(self._judge.patience + self.limits.challenge_seconds, f"verification of {origin}")
         # a server that challenges us has seen our certificate, and its transcript says so; another has seen none
         shown = channel.own.spki_sha256 if channel.own is not None and answer.challenge is not None else b""
         position = Position(

@@ -217,7 +217,7 @@ class Judge:
             stapled=read.endorsements,
             result=appraisal.result,
             verified=verified,
-            until=min(verified.valid_until, read.leaf.not_after, at + self._max_age),
+            until=min(_holds_until(appraisal.result, verified), read.leaf.not_after, at + self._max_age),
         )
         self._certificates.put(digest, found)
         return found
@@ -225,10 +225,15 @@ class Judge:
     def _appraised(self, call: Callable[[Verifier], Appraisal]) -> Steps[Appraisal]:
         if self._offline is not None:
             appraisal = call(self._offline)
-            if appraisal.result.verdict is not Verdict.UNAVAILABLE:
+            if appraisal.result.verdict is not Verdict.UNAVAILABLE and not appraisal.incomplete:
                 return appraisal
         asked: Appraisal = yield Work(lambda: call(self._verifier))
         return asked
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one judgement may take where sources have to be asked."""
+        return max(self.limits.endorsement_seconds, self._verifier.patience)
 
     @property
     def _max_age(self) -> timedelta:
@@ -245,7 +250,8 @@ class Judge:
         if known is None:
             return Challenge()
         now = self.clock()
-        young = timedelta(0) <= now - known.key.attested_at < self._max_age and now < known.verified.valid_until
+        young = timedelta(0) <= now - known.key.attested_at < self._max_age
+        young = young and now < _holds_until(known.result, known.verified)
         usable = young and self.policy.trust.binding == "key" and not quote
         return Challenge(
             counter=known.link.counter,
@@ -374,6 +380,11 @@ def admitted(appraisal: Appraisal, what: str) -> Verified:
     raise AppraisalRefused(
         f"{what}: {words or 'refused'}", result=result, code=code, hint=result.error.hint if result.error else None
     )
+
+
+def _holds_until(result: AttestationResult, verified: Verified) -> datetime:
+    """Up to when a verdict may be remembered (attack P11): its proof must hold, and so must every grace it rests on."""
+    return verified.valid_until if result.holds_until is None else min(verified.valid_until, result.holds_until)
 
 
 def same_identity(certificate: Claims, live: Claims) -> None:

@@ -174,10 +174,10 @@ def _anchor(item: StoredAnchor) -> TrustAnchor:
 
 def stored_policy(stored: StoredPolicy) -> Policy:
     """The policy that a bundle brings. Raises: ConfigurationError where it is none."""
-    if not stored.toml:
-        return Policy.genuine_only(accept_statuses=stored.accept_statuses, simulated=stored.simulated)
-    policy = Policy.from_toml(stored.toml, stored.name)
-    return policy.with_overrides(accept_statuses=stored.accept_statuses, simulated=stored.simulated)
+    base = Policy.from_toml(stored.toml, stored.name) if stored.toml else Policy.genuine_only()
+    return base.with_overrides(
+        accept_statuses=stored.accept_statuses, simulated=stored.simulated, accept_products=stored.accept_products
+    )
 
 
 def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> AttestationResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_the_smallest_policy_has_the_strict_defaults() -> None:
     policy = Policy.from_toml(f"[policy]\n{IDENTITY}\n", "prod.toml")
     assert policy.trust == TrustPolicy()
     assert policy.trust.anchors == ("intel", "amd", "aws", "tpm")
-    assert policy.trust.endorsements == ("stapled", "pcs")
+    assert policy.trust.endorsements == ("stapled", "pcs", "kds")
     assert (policy.trust.freshness, policy.trust.binding, policy.trust.simulated) == ("connection", "key", "refuse")
     assert policy.trust.max_age == 600
     assert policy.rules.tcb_statuses == ("UpToDate", "SWHardeningNeeded")
@@ -332,6 +333,8 @@ def test_overrides_add_and_tell() -> None:
     assert more.trust.simulated == "accept"
     assert more.name == "prod.toml + accepted status OutOfDate + simulated evidence accepted"
     assert policy.with_overrides() == policy
+    late = Policy.from_toml(f'{GRACE}[[policy.grace]]\nstatus = "OutOfDate"\nuntil = 2026-09-01', "prod.toml")
+    assert late.with_overrides(accept_statuses=["OutOfDate"]).rules.grace == ()
     assert policy.with_overrides(simulated="refuse").trust.simulated == "refuse"
     assert more.rules.releases == policy.rules.releases
 
@@ -365,3 +368,39 @@ def test_the_examples_of_the_page_are_policies() -> None:
     scope: dict[str, Any] = {}
     exec(python[0], scope)
     assert len(scope["policy"].rules.releases) == 2
+
+
+GRACE = '[policy]\nmrenclave = "' + "ab" * 32 + '"\n'
+
+
+@pytest.mark.parametrize(
+    "written", ["2026-09-01", '"2026-09-01"', "2026-09-01T00:00:00Z", '"2026-09-01T02:00:00+02:00"']
+)
+def test_a_grace_ends_at_a_moment_however_it_is_written(written: str) -> None:
+    policy = Policy.from_toml(f'{GRACE}[[policy.grace]]\nstatus = "OutOfDate"\nuntil = {written}\n', "prod.toml")
+    (grace,) = policy.rules.grace
+    assert (grace.status, grace.until) == ("OutOfDate", datetime(2026, 9, 1, tzinfo=UTC))
+    assert grace.words == "OutOfDate until 2026-09-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('status = "OutOfDate"', "until is missing"),
+        ("until = 2026-09-01", "status is missing"),
+        ('status = "Revoked"\nuntil = 2026-09-01', "wanted one of UpToDate"),
+        ('status = "OutOfDate"\nuntil = 2026-09-01T00:00:00', "a time with its zone"),
+        ('status = "OutOfDate"\nuntil = "soon"', "wanted a day such as"),
+        ('status = "OutOfDate"\nuntil = 7', "wanted a day such as"),
+        ('status = "OutOfDate"\nuntil = 2026-09-01\nfor = 1', "unknown key"),
+        ('status = "UpToDate"\nuntil = 2026-09-01', "accepted by tcb_statuses already"),
+        (
+            'status = "OutOfDate"\nuntil = 2026-09-01\n[[policy.grace]]\nstatus = "OutOfDate"\nuntil = 2026-09-02',
+            "already",
+        ),
+    ],
+)
+def test_a_grace_that_cannot_be_is_an_error_with_its_line(table: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Policy.from_toml(f"{GRACE}[[policy.grace]]\n{table}\n", "prod.toml")
+    assert caught.value.message.startswith("prod.toml, line ")

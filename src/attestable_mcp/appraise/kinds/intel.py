@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 TDX_LISTS = {"mr_seam": 48, "mr_config_id": 48, "mr_owner": 48, "mr_owner_config": 48, "mr_service_td": 48}
 """TDX fields that a policy may hold to a list of values, with their size in bytes."""
+ACCEPTABLE_STATUSES = (
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
+)
+"""Every TCB status of Intel's that a policy may name. `Revoked` is not among them and never can be."""
 DEFAULT_STATUSES = ("UpToDate", "SWHardeningNeeded")
 SGX_INIT = 1
 """SGX ATTRIBUTES.FLAGS bit 0 (Intel SDM vol. 3D, 34.7.1)."""
@@ -264,13 +276,53 @@ def lists(verified: Verified, policy: Policy) -> Iterator[Finding]:
         yield from among(verified, policy, name, getattr(rules, name), f"{name}_mismatch")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grace:
+    """A TCB status that is accepted for a while: up to `until` (timezone-aware), and not from then on.
+
+    Raises:
+        ConfigurationError: no status that can be accepted, or no time with a zone.
+    """
+
+    status: str
+    until: datetime
+
+    def __post_init__(self) -> None:
+        one_of(self.status, ACCEPTABLE_STATUSES, "status")
+        if not isinstance(self.until, datetime) or self.until.tzinfo is None:
+            raise PolicyFault(f"wanted a day or a time with its zone, seen {self.until!r}", "until")
+        put(self, "until", self.until.astimezone(UTC))
+
+    @property
+    def words(self) -> str:
+        """As a report shows it."""
+        return f"{self.status} until {self.until:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def tcb(verified: Verified, policy: Policy) -> Iterator[Finding]:
-    """The platform's TCB status is accepted; `Revoked` never is (attack E3)."""
-    status, accepted = verified.claims.tcb_status, policy.rules.tcb_statuses
-    refusal = "revoked" if status == "Revoked" else "tcb_status_refused"
-    held = status in accepted and status != "Revoked"
-    where = source(policy, "policy", "tcb_statuses")
-    yield finding("tcb_status", held, " or ".join(accepted), status or "absent", refusal, where)
+    """The platform's TCB status is accepted, or in grace; `Revoked` never is (attacks E3, P6)."""
+    status, rules = verified.claims.tcb_status, policy.rules
+    grace = grace_of(verified, policy)
+    wanted = " or ".join((*rules.tcb_statuses, *(item.words for item in rules.grace)))
+    if grace is None or status in rules.tcb_statuses:
+        held = status in rules.tcb_statuses and status != "Revoked"
+        refusal = "revoked" if status == "Revoked" else "tcb_status_refused"
+        where = source(policy, "policy", "tcb_statuses")
+        yield finding("tcb_status", held, wanted, status or "absent", refusal, where)
+        return
+    held = verified.at < grace.until
+    where = source(policy, "policy", "grace", rules.grace.index(grace), "until")
+    days = abs(grace.until - verified.at) // timedelta(days=1)
+    why = f"in grace, {days} whole days left" if held else f"its grace ended {days} whole days ago"
+    yield finding("tcb_status", held, wanted, status, "tcb_grace_ended", f"{why} {where}".strip())
+
+
+def grace_of(verified: Verified, policy: Policy) -> Grace | None:
+    """The grace, running or ended, that a policy names for the platform's status; None where it needs none."""
+    status, rules = verified.claims.tcb_status, policy.rules
+    if status in rules.tcb_statuses:
+        return None
+    return next((item for item in rules.grace if item.status == status), None)
 
 
 def advisories(verified: Verified, policy: Policy) -> Iterator[Finding]:
@@ -412,6 +464,10 @@ HINTS = {
     "tcb_status_refused": (
         "Read the advisories, then ask the operator to update; if you accept the risk, name the status in "
         "tcb_statuses or with --accept-status."
+    ),
+    "tcb_grace_ended": (
+        "The time that the policy gave for updating is over: ask the operator to update. `attestable-mcp tcb` shows "
+        "what the platform is short of."
     ),
     "advisory_refused": "Read the advisory at Intel's security centre; list it under advisories once you accept it.",
     "tcb_evaluation_too_low": "The collateral is of an older evaluation. Fetch or staple newer collateral.",

@@ -28,6 +28,8 @@ SIZES = {
 }  # fmt: skip
 LEVELS = ("bl", "tee", "snp", "ucode", "fmc")
 _REVOCATION = "snp.vek.revocation"
+AMD_CRL_MISSING = "amd_crl_missing"
+"""The refusal that a source of collateral can lift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ def papers(verified: Verified, policy: Policy) -> Iterator[Finding]:
         looked = any(item.check == _REVOCATION and item.outcome is Outcome.PASS for item in verified.findings)
         where = source(policy, "policy", "amd_crl")
         yield finding(
-            "amd_crl", looked, "AMD's revocation list", "looked at" if looked else "none", "amd_crl_missing", where
+            "amd_crl", looked, "AMD's revocation list", "looked at" if looked else "none", AMD_CRL_MISSING, where
         )
 
 
@@ -257,7 +259,9 @@ HINTS = {
         "products or with --accept-product."
     ),
     "signing_key_refused": "Ask the operator which key signs and why, then name it in signing_keys.",
-    "amd_crl_missing": "Have the server staple AMD's list, or give it with --endorsements.",
+    AMD_CRL_MISSING: (
+        "Have the server staple AMD's list, name kds under endorsements in [trust], or give it with --endorsements."
+    ),
     "smt_allowed": "Ask the operator to launch the guest with SMT forbidden, or set smt.",
     "migration_allowed": "A migration agent can read this guest. Ask the operator, or name it with migrate_ma.",
     "several_sockets": "Ask the operator to launch the guest for a single socket, or set single_socket.",
