@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help demo test check unit swtpm test-slow bench format lock clean
+.PHONY: help demo test check unit swtpm test-slow mcpb bench format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ swtpm:  ## a TPM 2.0 in software, for the tests: by apt where that may be, else 
 
 test-slow: $(READY) swtpm  ## the suites that take minutes
 	@$(PYTEST) -q -m slow --timeout 900
+
+mcpb: $(READY)  ## the .mcpb bundle of the bridge, for Claude Desktop and others, in dist/
+	@$(BIN)/python packaging/mcpb/build.py dist
 
 bench: $(READY)  ## figures as ratios to a peer or a floor measured in the same run
 	@$(BIN)/python bench/run.py
