@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from attestable_mcp.appraise.policy import split_anchor
-from attestable_mcp.cli import text, text_install
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_trust, existing_path
+from attestable_mcp.cli import connect, text, text_install
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path
 from attestable_mcp.cli.hosts.edit import Plan, plan_install, write
 from attestable_mcp.cli.hosts.table import GENERIC, HOSTS, Host, Machine, plain
-from attestable_mcp.cli.outbound import add_headers
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy, named
@@ -24,16 +23,16 @@ from attestable_mcp.files import PRIVATE
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHARED_MODE = 0o644
 _PROGRAM = f"{text.PROGRAM} install"
+_NOT_IN_AN_ENTRY = ("listen", "token_file", "allow_origin", "danger_listen_beyond_this_machine", "login", "logout")
+"""Options of `connect` that make no stdio server of it."""
 
 
 def configure(parser: Parser) -> None:
-    """`install HOST NAME URL [--policy F] [--scope user|project] [--dry-run]`."""
+    """`install HOST NAME URL [--scope user|project] [--dry-run] [options of connect]`."""
     add_place(parser)
-    parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     parser.add_argument("--command", metavar="COMMAND", dest="program", help=text_install.HELP_COMMAND)
     parser.add_argument("--force", action="store_true", help=text_install.HELP_FORCE)
-    add_trust(parser)
-    add_headers(parser)
+    connect.configure(parser)
 
 
 def add_place(parser: Parser) -> None:
@@ -153,22 +152,29 @@ def own_command() -> tuple[str, list[str]]:
 
 
 def _options(arguments: Arguments) -> Iterator[str]:
-    if arguments.policy:
-        yield from ("--policy", str(arguments.policy.absolute()))
-    if arguments.genuine_only:
-        yield "--genuine-only"
-    if arguments.endorsements:
-        yield from ("--endorsements", str(arguments.endorsements.absolute()))
-    if arguments.anchor:
-        yield from ("--anchor", _anchor(str(arguments.anchor)))
-    for status in arguments.accept_status:
-        yield from ("--accept-status", status)
-    if arguments.danger_accept_simulated:
-        yield "--danger-accept-simulated"
-    for header, variable in arguments.header_env:
-        yield from ("--header-env", f"{header}={variable}")
-    for path in arguments.header_file:
-        yield from ("--header-file", str(path.absolute()))
+    """What `connect` was told, as words again: every option that differs from its default. Raises: UsageError."""
+    parser = Parser(prog=_PROGRAM)
+    connect.configure(parser)
+    for action in parser._actions:
+        flag = next((word for word in action.option_strings if word.startswith("--")), None)
+        value = getattr(arguments, action.dest, action.default)
+        if flag is None or value == action.default:
+            continue
+        if action.dest in _NOT_IN_AN_ENTRY:
+            raise UsageError(text_install.not_in_an_entry(flag), hint=text.see_help(_PROGRAM))
+        for item in value if isinstance(value, list) else [value]:
+            yield flag
+            if item is not True:
+                yield _word(action.dest, item)
+
+
+def _word(dest: str, value: object) -> str:
+    """A value as a host's entry has it: paths are absolute, whatever folder the host starts in."""
+    if dest == "anchor":
+        return _anchor(str(value))
+    if isinstance(value, tuple):
+        return "=".join(map(str, value))
+    return str(value.absolute()) if isinstance(value, Path) else str(value)
 
 
 def _anchor(word: str) -> str:

@@ -40,6 +40,11 @@ def unknown_host(word: str, near: str) -> str:
     return f"there is no host {word!r}" + (f"; did you mean {near!r}?" if near else "")
 
 
+def not_in_an_entry(flag: str) -> str:
+    """An option that makes `connect` something else than a stdio server."""
+    return f"{flag} does not go into a host's entry: hosts start a stdio server"
+
+
 def wrote(title: str, path: object) -> str:
     """The entry is in the file."""
     return f"{title}: wrote {path}"

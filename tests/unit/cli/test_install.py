@@ -350,10 +350,30 @@ def test_what_the_server_must_prove_goes_into_the_entry_with_absolute_paths(
     (home / "collateral").mkdir()
     (home / "headers").write_text("A: b\n")
     options = ["--policy", "prod.toml", "--endorsements", "collateral", "--accept-status", "OutOfDate",
-               "--danger-accept-simulated", "--header-env", "X-Key=KEY", "--header-file", "headers"]  # fmt: skip
+               "--accept-status", "SWHardeningNeeded", "--danger-accept-simulated",
+               "--timeout", "9.0", "--header-env", "X-Key=KEY", "--header-file", "headers", "--no-browser",
+               "--oauth-client-id", "me", "--oauth-redirect-port", "4711", "--oauth-store", "file"]  # fmt: skip
     entry = cli("install", "generic", "example", URL, *options).json_of()["mcpServers"]["example"]
     absolute = {"prod.toml", "collateral", "headers"}
     assert entry["args"] == ["connect", URL] + [str(home / word) if word in absolute else word for word in options]
+
+
+def test_what_is_accepted_on_first_use_goes_into_the_entry(cli: Callable[..., Any], home: Path) -> None:
+    entry = cli("install", "generic", "example", URL, "--accept-product", "Milan").json_of()["mcpServers"]["example"]
+    assert entry["args"] == ["connect", URL, "--accept-product", "Milan"]
+
+
+def test_each_option_of_connect_goes_into_the_entry_or_is_refused_by_name(cli: Callable[..., Any], home: Path) -> None:
+    from attestable_mcp.cli.main import build, load
+
+    known = {word for action in build("connect", load("connect"))._actions for word in action.option_strings}
+    ours = {word for action in build("install", load("install"))._actions for word in action.option_strings}
+    assert known <= ours
+    for words in (["--listen", "127.0.0.1:0"], ["--token-file", "t"], ["--login"], ["--logout"]):
+        ended = cli("install", "cursor", "example", URL, *words)
+        assert ended.code == 1
+        assert words[0] in ended.err
+    assert list(home.iterdir()) == []
 
 
 def test_a_policy_that_cannot_be_read_is_found_out_before_anything_is_written(
