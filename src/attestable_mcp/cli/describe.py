@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from attestable_mcp.cli import text
-from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
+from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.verify import table
 from attestable_mcp.wire import der, ratls
 from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, is_bundle, read_bundle, recorded_verdict
-from attestable_mcp.wire.intel import quote_fields, read_quote
 from attestable_mcp.wire.recognise import Certificate, recognise
 from attestable_mcp.wire.x509 import Extension
 
@@ -26,6 +26,12 @@ _EXTENSIONS = {
     "2.23.133.5.4.9": "DICE tagged evidence",
     "2.23.133.5.4.2": "DICE tagged endorsements",
     "1.2.840.113741.1.13.1": "Intel SGX SDK evidence",
+    "1.3.6.1.5.5.7.1.35": "conceptual message wrapper (CMW)",
+    "1.3.6.1.4.1.62397.1.1": "dstack quote",
+    "1.3.6.1.4.1.62397.1.2": "dstack event log",
+    "1.3.6.1.4.1.62397.1.3": "dstack application id",
+    "1.3.6.1.4.1.62397.1.4": "dstack certificate usage",
+    "1.3.6.1.4.1.62397.1.8": "dstack versioned attestation",
     "0.6.9.42.840.113741.1337.6": "Gramine legacy evidence",
 }
 
@@ -87,13 +93,15 @@ def describe_certificate(certificate: bytes) -> dict[str, Any]:
 
 def describe_evidence(evidence: Evidence) -> dict[str, Any]:
     """One piece of evidence. Raises: EvidenceError."""
-    facts: dict[str, Any] = {"bytes": len(evidence.body), "evidence_sha256": evidence.digest}
-    if evidence.kind is EvidenceKind.INTEL_QUOTE:
-        quote = read_quote(evidence.body)
-        claims = _marked("claims", **quote_fields(quote))
-        certificates = [hashlib.sha256(certificate).hexdigest() for certificate in quote.certificates]
-        facts |= {"tee": str(quote.tee), "claims": claims, "chain_sha256": certificates}
-    return _marked(str(evidence.kind), **facts)
+    found = table.describe(evidence)
+    return _marked(
+        str(evidence.kind),
+        bytes=len(evidence.body),
+        evidence_sha256=evidence.digest,
+        tee=str(found.tee),
+        claims=_marked("claims", **found.values),
+        chain_sha256=list(found.certificates),
+    )
 
 
 def _marked(kind: str, **facts: object) -> dict[str, Any]:

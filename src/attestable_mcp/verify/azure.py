@@ -28,10 +28,11 @@ from attestable_mcp.rats import (
     Verified,
 )
 from attestable_mcp.verify import intel, snp
-from attestable_mcp.verify.tpm import QuoteClaims, check_quote
+from attestable_mcp.verify.description import Description
+from attestable_mcp.verify.tpm import QuoteClaims, check_quote, stated_values
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.hcl import AzureEvidence, HclReport, read_evidence, read_hcl
-from attestable_mcp.wire.intel import read_quote
+from attestable_mcp.wire.intel import quote_fields, read_quote
 from attestable_mcp.wire.tpm import read_signature
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ def query(evidence: Evidence) -> EndorsementQuery:
     if sent.td_quote:
         return intel.query(read_quote(sent.td_quote))
     return snp.query(_hardware(read_hcl(sent.hcl)))
+
+
+def describe(evidence: Evidence) -> Description:
+    """Every field of hardware report, runtime data and quote, unverified. Raises: EvidenceError."""
+    sent = read_evidence(evidence.body)
+    hcl = read_hcl(sent.hcl)
+    if hcl.kind == "tdx":
+        tee, hardware = Tee.AZURE_TDX, quote_fields(read_quote(sent.td_quote)) if sent.td_quote else {}
+    else:
+        tee, hardware = Tee.AZURE_SEV_SNP, dict(snp.describe(_hardware(hcl)).values)
+    values = hardware | stated_values(sent.tpm) | _configuration(hcl.configuration, hcl.user_data)
+    return Description(tee=tee, values=values)
 
 
 def verify(

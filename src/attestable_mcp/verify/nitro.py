@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attestable_mcp.errors import ChainInvalid, EvidenceError, SignatureInvalid
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
 from attestable_mcp.verify.chain import read_pool, walk
+from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.nitro import NitroDocument, read_document
@@ -32,6 +33,14 @@ def query(evidence: Evidence) -> EndorsementQuery:
     """A document brings its own chain: nothing has to be fetched. Raises: EvidenceError where it is no document."""
     read_document(evidence.body)
     return EndorsementQuery(tee=Tee.NITRO, parameters={})
+
+
+def describe(evidence: Evidence) -> Description:
+    """Every field of the document, unverified. Raises: EvidenceError."""
+    document = read_document(evidence.body)
+    chain = (document.certificate, *document.cabundle)
+    digests = tuple(hashlib.sha256(raw).hexdigest() for raw in chain)
+    return Description(tee=Tee.NITRO, values=_claims(document).values, certificates=digests)
 
 
 def verify(

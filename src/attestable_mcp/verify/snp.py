@@ -21,6 +21,7 @@ from attestable_mcp.errors import (
 )
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
 from attestable_mcp.verify.chain import Path, check_revocation, read_pool, walk
+from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der
@@ -71,6 +72,16 @@ def query(evidence: Evidence) -> EndorsementQuery:
         "reported_tcb": report.reported_tcb.hex(),
     }
     return EndorsementQuery(tee=Tee.SEV_SNP, parameters=parameters)
+
+
+def describe(evidence: Evidence) -> Description:
+    """Every field of the report, unverified. Raises: EvidenceError."""
+    report = read_report(evidence.body)
+    values = _report_values(report) | _policy_values(report)
+    if report.product is not None:
+        values |= {"product": str(report.product)} | _tcb_values(report, report.product)
+    carried = tuple(hashlib.sha256(raw).hexdigest() for raw in _carried(report))
+    return Description(tee=Tee.SEV_SNP, values=values, certificates=carried)
 
 
 def verify(
@@ -277,11 +288,14 @@ def _policy_values(report: SnpReport) -> dict[str, ClaimValue]:
     return found | {"policy": hex(policy.raw), "abi": policy.abi, "debug": policy.debug}
 
 
-def _signer_values(report: SnpReport, signer: X509Leaf, product: Product) -> dict[str, ClaimValue]:
+def _tcb_values(report: SnpReport, product: Product) -> dict[str, ClaimValue]:
     tcb = read_tcb(report.reported_tcb, product)
     found: dict[str, ClaimValue] = {"tcb_bl": tcb.bl, "tcb_tee": tcb.tee, "tcb_snp": tcb.snp, "tcb_ucode": tcb.ucode}
-    if tcb.fmc is not None:
-        found["tcb_fmc"] = tcb.fmc
+    return found if tcb.fmc is None else found | {"tcb_fmc": tcb.fmc}
+
+
+def _signer_values(report: SnpReport, signer: X509Leaf, product: Product) -> dict[str, ClaimValue]:
+    found = _tcb_values(report, product)
     if csp := signer.extension(CSP_ID):
         found["csp_id"] = der.parse(csp.value, _IA5_STRING, field="CSP_ID").body.decode("ascii", "replace")
     name = _product_name(signer)

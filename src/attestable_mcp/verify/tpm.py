@@ -22,6 +22,7 @@ from attestable_mcp.errors import (
 )
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
 from attestable_mcp.verify.chain import check_revocation, read_pool, walk
+from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import HASHES, holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der
@@ -73,6 +74,23 @@ def query(evidence: Evidence) -> EndorsementQuery:
     """The SHA-256 of the attestation key, whose certificate is wanted. Raises: EvidenceError."""
     key = read_evidence(evidence.body).ak
     return EndorsementQuery(tee=Tee.TPM, parameters={"ak_sha256": hashlib.sha256(key).hexdigest()})
+
+
+def describe(evidence: Evidence) -> Description:
+    """Every field of the quote and the PCRs sent beside it, unverified. Raises: EvidenceError."""
+    sent = read_evidence(evidence.body)
+    digests = tuple(hashlib.sha256(raw).hexdigest() for raw in sent.ak_certificates)
+    return Description(tee=Tee.TPM, values=stated_values(sent), certificates=digests)
+
+
+def stated_values(sent: TpmEvidence) -> dict[str, ClaimValue]:
+    """What a quote and its sender say, unverified; PCRs that can be reset are among it. Raises: EvidenceError."""
+    quote = read_quote(sent.quote)
+    values = _quote_values(quote) | {"ak_sha256": hashlib.sha256(sent.ak).hexdigest()}
+    values |= {"selection": "; ".join(f"{item.bank} {','.join(map(str, item.pcrs))}" for item in quote.selection)}
+    for bank, pcrs in sent.pcrs.items():
+        values |= {f"pcr{number}_{bank}": value.hex() for number, value in sorted(pcrs.items())}
+    return values | {"event_log_bytes": len(sent.event_log)}
 
 
 def verify(
