@@ -190,13 +190,28 @@ class EndorsementQuery:
     parameters: Mapping[str, str]
 
 
+class Origin(StrEnum):
+    """Who stands behind a claim (attack E12: what an issuer says must never pass for what hardware attested)."""
+
+    ATTESTED = "attested"
+    """Signed by the hardware's own key, or proven by a hash that it signed."""
+    SIGNED = "signed"
+    """Signed by somebody else: the hardware's vendor in a certificate or document, or the issuer of a token."""
+    ASSERTED = "asserted"
+    """Said, under no signature."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """What evidence says of its Attester, in the vendor's own field names, lower-case hex for byte strings.
 
     `report_data` is the part that the Attester chose, as the evidence carries it (see `carried`). `tcb_status` is the
     vendor's word as converged by verification (worst of platform, QE and TDX module); empty where the vendor publishes
-    levels and no statuses.
+    levels and no statuses. `signed` and `asserted` name the values that others than the hardware stand behind, or
+    nobody: every value has exactly one origin.
+
+    Raises:
+        ValueError: `signed` or `asserted` name something else than values, or the same one: our own mistake.
     """
 
     tee: Tee
@@ -207,9 +222,19 @@ class Claims:
     advisories: tuple[str, ...] = ()
     tcb_evaluation_data_number: int | None = None
     tcb_date: datetime | None = None
+    signed: frozenset[str] = frozenset()
+    asserted: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        if self.signed & self.asserted or not self.signed | self.asserted <= set(self.values):
+            raise ValueError("origins: wanted names of values, each once")
+
+    def origin(self, name: str) -> Origin:
+        """Who stands behind this claim."""
+        if name in self.signed:
+            return Origin.SIGNED
+        return Origin.ASSERTED if name in self.asserted else Origin.ATTESTED
 
 
 _MINT = object()
@@ -368,6 +393,7 @@ class AttestationResult:
     tcb_status: str = ""
     advisories: tuple[str, ...] = ()
     claims: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
     findings: tuple[Finding, ...] = ()
     not_proven: tuple[str, ...] = ()
     simulated: bool = False
@@ -396,6 +422,7 @@ class AttestationResult:
             "tcb_status": self.tcb_status,
             "advisories": list(self.advisories),
             "claims": dict(self.claims),
+            "origins": {name: str(origin) for name, origin in self.origins.items()},
             "findings": [finding.to_json() for finding in self.findings],
             "not_proven": list(self.not_proven),
             "simulated": self.simulated,

@@ -10,7 +10,17 @@ from attestable_mcp.appraise.kinds.intel import grace_of
 from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.rules import RULES, left_open
-from attestable_mcp.rats import AttestationResult, ClaimValue, ErrorReport, Finding, Outcome, Verdict, Verified
+from attestable_mcp.rats import (
+    AttestationResult,
+    Claims,
+    ClaimValue,
+    ErrorReport,
+    Finding,
+    Origin,
+    Outcome,
+    Verdict,
+    Verified,
+)  # fmt: skip
 
 HINTS = {
     "simulated_evidence": (
@@ -32,13 +42,15 @@ def appraise(verified: Verified, policy: Policy) -> AttestationResult:
     findings = tuple(finding for rule in RULES for finding in rule(verified, policy))
     claims = verified.claims
     error = refusal(findings)
+    shown = _shown(verified)
     return AttestationResult(
         verdict=_verdict(error, policy),
         at=verified.at,
         tee=str(claims.tee),
         tcb_status=claims.tcb_status,
         advisories=claims.advisories,
-        claims=MappingProxyType(_shown(verified)),
+        claims=MappingProxyType(shown),
+        origins=MappingProxyType({name: _origin(claims, name) for name in shown}),
         findings=verified.findings + findings,
         not_proven=tuple(dict.fromkeys((*verified.not_proven, *left_open(verified, policy)))),
         simulated=verified.simulated,
@@ -88,3 +100,11 @@ def _shown(verified: Verified) -> dict[str, ClaimValue]:
     if claims.tcb_date is not None:
         shown.setdefault("tcb_date", claims.tcb_date.strftime("%Y-%m-%dT%H:%M:%SZ"))
     return shown
+
+
+_VENDORS_WORD = {"tcb_evaluation_data_number", "tcb_date"}
+"""What results show of the vendor's documents beside the evidence's own values."""
+
+
+def _origin(claims: Claims, name: str) -> Origin:
+    return Origin.SIGNED if name in _VENDORS_WORD else claims.origin(name)

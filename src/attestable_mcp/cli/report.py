@@ -7,7 +7,7 @@ from typing import Any
 
 from attestable_mcp.cli import text
 from attestable_mcp.cli.terminal import Terminal, printable
-from attestable_mcp.rats import AttestationResult, Finding, Outcome, Verdict
+from attestable_mcp.rats import AttestationResult, Finding, Origin, Outcome, Verdict
 
 _VERDICT_STYLE = {
     Verdict.VERIFIED: "good",
@@ -65,9 +65,13 @@ def _facts(terminal: Terminal, result: AttestationResult) -> Iterator[str]:
         "policy": result.policy,
         "judged at": result.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    rows: list[tuple[str, object]] = [(name, value) for name, value in facts.items() if value]
-    for name, value in (*rows, *result.claims.items()):
-        yield _row(terminal, name, value)
+    yield from (_row(terminal, name, fact) for name, fact in facts.items() if fact)
+    for origin, heading in text.ORIGINS.items():
+        claims = {n: value for n, value in result.claims.items() if result.origins.get(n, Origin.ASSERTED) == origin}
+        if claims:
+            yield terminal.paint("strong", heading)
+        for name, value in claims.items():
+            yield _row(terminal, name, value)
 
 
 def _row(terminal: Terminal, name: str, value: object) -> str:

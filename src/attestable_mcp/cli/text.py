@@ -355,12 +355,24 @@ GROUPS = {
     "certificate": "certificate",
     "ratls": "certificate",
     "intel": "evidence",
+    "snp": "evidence",
+    "nitro": "evidence",
+    "tpm": "evidence",
+    "azure": "evidence",
+    "tdx": "evidence",
+    "token": "evidence",
     "evidence": "evidence",
     "endorsements": "evidence",
     "policy": "policy",
 }
 
 SIMULATED_BANNER = "SIMULATED: this evidence was made in software. It proves nothing about any machine."
+ORIGINS = {
+    "attested": "attested by the TEE",
+    "signed": "signed by others than the TEE: its vendor, or the issuer of a token",
+    "asserted": "asserted only: under no signature",
+}
+"""Headings over claims, by who stands behind them."""
 REPLACED_ANCHOR = "trust in the vendor's own root: it was replaced for this call by --anchor"
 FILE_CONNECTION = "any connection: this is stored evidence, and no server was asked to prove that it holds the key"
 UNVERIFIED = "UNVERIFIED"

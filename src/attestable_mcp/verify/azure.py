@@ -164,6 +164,8 @@ def _mint(
             advisories=hardware.claims.advisories,
             tcb_evaluation_data_number=hardware.claims.tcb_evaluation_data_number,
             tcb_date=hardware.claims.tcb_date,
+            signed=hardware.claims.signed,
+            asserted=hardware.claims.asserted,
         ),
         evidence_digest=evidence.digest,
         signed_digest=hashlib.sha256(proven.quote.raw).hexdigest(),

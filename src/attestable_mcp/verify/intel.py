@@ -74,6 +74,8 @@ _NOT_PROVEN = (
 )
 _NOT_PROVEN_SIMULATED = "anything about hardware: the root of this evidence is a simulated vendor's"
 
+_UNSIGNED = frozenset(("certification_data_type", "trailing_bytes_after_quote"))
+"""Fields of a quote that lie outside both signed spans."""
 _Document = TypeVar("_Document", TcbInfo, QeIdentity)
 
 
@@ -510,15 +512,12 @@ def _mint(
     explained: _Explained,
 ) -> Verified:
     number = collateral.tcb_info.evaluation_number
-    values = (
-        quote_fields(quote)
-        | _pck_fields(pck.certificate, pck.extension, pck.ca)
-        | {"tcb_evaluation_data_number": number}
-        | explained[0]
-    )
+    signed = _pck_fields(pck.certificate, pck.extension, pck.ca) | {"tcb_evaluation_data_number": number}
+    values = quote_fields(quote) | signed | explained[0]
     claims = Claims(
         tee=quote.tee, values=values, report_data=quote.report_data, debug=quote.debug, tcb_status=standing.status,
         advisories=standing.advisories, tcb_evaluation_data_number=number, tcb_date=standing.date,
+        signed=frozenset(signed), asserted=_UNSIGNED & frozenset(values),
     )  # fmt: skip
     simulated = pck.path.simulated
     return Verified(

@@ -90,5 +90,6 @@ def _claims(document: NitroDocument) -> Claims:
     values |= {name: getattr(document, name).hex() for name in ("public_key", "user_data", "nonce")}
     values |= {"payload_map_indefinite_length": document.indefinite, "cose_tagged": document.message.tagged}
     return Claims(
-        tee=Tee.NITRO, values=values, report_data=document.user_data, debug=document.debug, tcb_status=""
+        tee=Tee.NITRO, values=values, report_data=document.user_data, debug=document.debug, tcb_status="",
+        asserted=frozenset(("cose_tagged",)),
     )  # fmt: skip

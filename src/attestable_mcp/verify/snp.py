@@ -242,6 +242,8 @@ def _mint(
             report_data=report.report_data,
             debug=report.policy.debug,
             tcb_status="",
+            signed=frozenset(_signer_values(report, path.certificates[0], product))
+            - frozenset(_tcb_values(report, product)),
         ),
         evidence_digest=evidence.digest,
         signed_digest=hashlib.sha256(report.signed).hexdigest(),
