@@ -17,6 +17,10 @@ class Limits:
     """One answer of a collateral service, one collateral file."""
     bundle: int = 8 * 1024 * 1024
     """A stored verdict with all that it rests on."""
+    platform_list: int = 512 * 1024
+    """A signed list of platforms."""
+    platform_ids: int = 4000
+    """Chips on one list."""
     endorsement_files: int = 256
     """Files read from an --endorsements folder."""
     challenge_answer: int = 512 * 1024

@@ -237,6 +237,20 @@ class Claims:
         return Origin.ASSERTED if name in self.asserted else Origin.ATTESTED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformList:
+    """Chips that somebody vouches for, from `issued` up to `expires`; its signature was checked.
+
+    `signer` is the SHA-256 of the signing key's SubjectPublicKeyInfo (hex), `ids` are lower-case hex by claim name.
+    """
+
+    signer: str
+    name: str
+    issued: datetime
+    expires: datetime
+    ids: Mapping[str, frozenset[str]]
+
+
 _MINT = object()
 
 

@@ -33,6 +33,7 @@ from attestable_mcp.errors import (
     VerificationError,
 )
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.platformfile import PlatformFile
 from attestable_mcp.rats import (
     AttestationResult,
     Endorsements,
@@ -101,6 +102,8 @@ class Verifier:
         self.anchors = resolve_anchors(policy.trust) if anchors is None else anchors
         self._sources = resolve_sources(policy.trust) if sources is None else tuple(sources)
         self._memory = Memory() if memory is None else memory
+        rule = policy.rules.platforms
+        self.platforms = PlatformFile(rule) if rule is not None and rule.listed is None else None
         self._watermarks = watermarks or Watermarks(default_path())
         self._clock = clock
 
@@ -209,6 +212,12 @@ class Verifier:
             hint=missing.hint if tried else "Name a source: endorsements in [trust], or --endorsements PATH.",
         )
 
+    def _current(self) -> Policy:
+        """The policy with the platform list as its file holds it now."""
+        if self.platforms is None:
+            return self.policy
+        return replace(self.policy, rules=replace(self.policy.rules, platforms=self.platforms.current()))
+
     def _wants_more(self, verified: Verified) -> bool:
         """Would this policy refuse what is proven for a piece that a source may have: AMD's revocation list?"""
         if verified.claims.tee not in AMD_TEES:
@@ -219,7 +228,7 @@ class Verifier:
         return table.verify(evidence, bag, anchors=self.anchors, at=at, memory=self._memory)
 
     def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
-        result = appraise(verified, self.policy)
+        result = appraise(verified, self._current())
         lost = self._watermarks.raise_to(verified) if result.admitted else ""
         appraisal = Appraisal(result=result, verified=verified, incomplete=self._wants_more(verified))
         return _leaving_open(appraisal, *open_ends, *self._replaced(verified), *filter(None, (lost,)))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from types import MappingProxyType
 
+from attestable_mcp.appraise import platforms
 from attestable_mcp.appraise.kinds.intel import grace_of
 from attestable_mcp.appraise.kinds.table import KINDS
 from attestable_mcp.appraise.policy import Policy
@@ -33,6 +34,7 @@ HINTS = {
         "Compare the seen value with the release that you meant to accept. If it is a release that you have reviewed, "
         "add a [[policy.accept]] table with its values."
     ),
+    **platforms.HINTS,
 } | {code: hint for kind in KINDS.values() for code, hint in kind.hints.items()}
 """What to do next, by the code of the first objection."""
 
@@ -66,6 +68,9 @@ def holds_until(verified: Verified, policy: Policy) -> datetime:
     """The first moment at which this verdict may be another one: a proof runs out, or a grace ends."""
     grace = grace_of(verified, policy)
     ends = [] if grace is None or grace.until <= verified.at else [grace.until]
+    listed = None if policy.rules.platforms is None else policy.rules.platforms.listed
+    if listed is not None and verified.at < listed.expires:
+        ends.append(listed.expires)
     return min((verified.valid_until, *ends))
 
 

@@ -33,6 +33,7 @@ from attestable_mcp.appraise.kinds.table import KINDS, STATES, tees_of
 from attestable_mcp.appraise.kinds.tpm import TpmRelease, TpmRules
 from attestable_mcp.appraise.lines import KeyPath
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
+from attestable_mcp.appraise.platforms import PlatformRule
 from attestable_mcp.appraise.values import MaskedValue, masked, one_of, whole, words
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
@@ -61,6 +62,7 @@ __all__ = [
     "MaskedValue",
     "NitroRelease",
     "Places",
+    "PlatformRule",
     "Policy",
     "PolicyFault",
     "Release",
@@ -187,6 +189,7 @@ class Rules:
     refused_advisories: tuple[str, ...] = ()
     min_tcb_evaluation_data_number: int | None = None
     states: tuple[State, ...] = ()
+    platforms: PlatformRule | None = None
 
     def __post_init__(self) -> None:
         self._identity()

@@ -18,6 +18,7 @@ from attestable_mcp.appraise.kinds.intel import Grace
 from attestable_mcp.appraise.kinds.table import KINDS, STATES
 from attestable_mcp.appraise.lines import KeyPath, key_lines
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
+from attestable_mcp.appraise.platforms import PlatformRule
 from attestable_mcp.appraise.policy import JUDGED, SERVICES, Places, Policy, Rules, TrustPolicy, split_anchor
 from attestable_mcp.appraise.reattest import read_reattest
 from attestable_mcp.appraise.values import MaskedValue, masked
@@ -81,7 +82,7 @@ def policy_of(root: Section, name: str, base: Path | None, places: Places) -> Po
     return Policy(
         name=name,
         trust=_trust(trust, base),
-        rules=_rules(policy),
+        rules=_rules(policy, base),
         manifest=_manifest(manifest, base),
         receipts=_receipts(receipts, base),
         places=places,
@@ -306,7 +307,7 @@ def _resolve_anchors(values: Any, base: Path | None) -> tuple[str, ...] | None:
     return tuple("=".join(filter(None, (vendor, path))) for (vendor, _), path in zip(pairs, paths, strict=True))
 
 
-def _rules(section: Section) -> Rules:
+def _rules(section: Section, base: Path | None) -> Rules:
     tee = _tee(section)
     values: dict[str, Any] = {
         "tee": tee,
@@ -316,6 +317,7 @@ def _rules(section: Section) -> Rules:
         "refused_advisories": section.texts("refused_advisories"),
         "grace": _grace(section),
         "min_tcb_evaluation_data_number": section.number("min_tcb_evaluation_data_number"),
+        "platforms": _platforms(section, base),
     }
     states = tuple(state for state in (_state(section, kind) for kind in STATES) if state is not None)
     releases = _releases(section, tee)
@@ -335,6 +337,19 @@ def _tee(section: Section) -> Tee | None:
     if word is not None and word not in JUDGED:
         raise section.fail(f"wanted one of {', '.join(JUDGED)}, seen {word!r}", "tee")
     return None if word is None else Tee(word)
+
+
+def _platforms(section: Section, base: Path | None) -> PlatformRule | None:
+    if "platforms" not in section.left:
+        section.known.append("platforms")
+        return None
+    table = section.section("platforms")
+    values = {"file": table.text("file"), "key": table.text("key")}
+    table.finish()
+    for key in (key for key, value in values.items() if value is None):
+        raise table.fail(f"{key} is missing", key, hint='platforms = { file = "list.pem", key = "hash of the signer" }')
+    made = table.build(PlatformRule, **values)
+    return table.build(PlatformRule, file=_path(made.file, base), key=made.key)
 
 
 def _grace(section: Section) -> tuple[Grace, ...] | None:

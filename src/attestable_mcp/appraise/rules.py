@@ -12,6 +12,7 @@ from attestable_mcp.appraise.findings import Comparison, Rule, finding, source
 from attestable_mcp.appraise.kinds.base import Release
 from attestable_mcp.appraise.kinds.intel import grace_of
 from attestable_mcp.appraise.kinds.table import KINDS
+from attestable_mcp.appraise.platforms import platform
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.rats import Finding, Outcome, Verified
 
@@ -82,7 +83,7 @@ def of_this_kind(verified: Verified, policy: Policy) -> Iterator[Finding]:
         yield from rule(verified, policy)
 
 
-RULES: tuple[Rule, ...] = (simulated, tee, debug, code, of_this_kind)
+RULES: tuple[Rule, ...] = (simulated, tee, debug, code, of_this_kind, platform)
 """In the order in which a person wants to hear objections: the first one names the refusal's code."""
 
 

@@ -87,12 +87,12 @@ def key_hash(spki: bytes) -> str:
 
 def sign_grant(owner: PrivateKey, grant: Grant) -> bytes:
     """The grant as a COSE_Sign1 of its owner."""
-    return _signed(owner, GRANT_TYPE, grant.payload())
+    return sign_document(owner, GRANT_TYPE, grant.payload())
 
 
 def sign_revocation(owner: PrivateKey, revocation: Revocation) -> bytes:
     """The list as a COSE_Sign1 of its owner."""
-    return _signed(owner, REVOCATION_TYPE, revocation.payload())
+    return sign_document(owner, REVOCATION_TYPE, revocation.payload())
 
 
 def open_grant(data: bytes) -> Grant:
@@ -104,7 +104,7 @@ def open_grant(data: bytes) -> Grant:
     """
     signed = read_signed(data, GRANT_TYPE)
     grant = read_grant(signed)
-    _check(grant.owner, signed, "grant")
+    check_document(grant.owner, signed, "grant")
     return grant
 
 
@@ -112,7 +112,7 @@ def open_revocation(data: bytes) -> Revocation:
     """As `open_grant`, for a revocation list."""
     signed = read_signed(data, REVOCATION_TYPE)
     revocation = read_revocation(signed)
-    _check(revocation.owner, signed, "revocation list")
+    check_document(revocation.owner, signed, "revocation list")
     return revocation
 
 
@@ -177,7 +177,8 @@ def _message(transcript_digest: bytes) -> bytes:
     return frame(PROOF_LABEL, transcript_digest)
 
 
-def _signed(key: PrivateKey, content_type: str, payload: bytes) -> bytes:
+def sign_document(key: PrivateKey, content_type: str, payload: bytes) -> bytes:
+    """A COSE_Sign1 over `payload`, of this content type."""
     algorithm = EDDSA if isinstance(key, Ed25519PrivateKey) else ES256
     blank = Signed(algorithm=algorithm, content_type=content_type, payload=payload, signature=b"")
     signature = _sign(key, blank.to_be_signed)
@@ -191,7 +192,8 @@ def _sign(key: PrivateKey, message: bytes) -> bytes:
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
-def _check(spki: bytes, signed: Signed, what: str) -> None:
+def check_document(spki: bytes, signed: Signed, what: str) -> None:
+    """Does the key sign this document? Raises: WrongDeployment, MalformedEvidence."""
     if _algorithm_of(load_key(spki)) != signed.algorithm or not _holds(spki, signed.signature, signed.to_be_signed):
         raise _wrong(f"{what}: wanted the signature of the owner that it names, seen one that does not hold")
 

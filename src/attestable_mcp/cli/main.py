@@ -19,6 +19,7 @@ VERBS = (
     "inspect",
     "bundle",
     "tcb",
+    "platforms",
     "pin",
     "call",
     "tools",

@@ -33,6 +33,7 @@ SUMMARIES = {
     "serve": "serve an MCP server over TLS 1.3 with evidence",
     "verify": "verify a server, a certificate or a quote against a policy",
     "inspect": "show what evidence claims, without verifying it",
+    "platforms": "note, sign and show lists of machines that a policy can hold servers to",
     "tcb": "show how up to date a platform is, now and under the early verdict",
     "bundle": "save a verdict with everything it rests on, to replay it offline",
     "pin": "write a policy for exactly the server that answers now; keep the pins of connect",
@@ -121,6 +122,15 @@ examples
   {PROGRAM} inspect https://mcp.example:8443/mcp --json
 
 Nothing is verified: every line could be a lie. Use it to look, never to decide; "verify" decides.""",
+    "platforms": f"""\
+examples
+  {PROGRAM} platforms add rack7.toml https://mcp.example:8443/mcp --note "rack 7, Geneva"
+  {PROGRAM} platforms sign rack7.toml --key list.key --days 30 -o rack7.pem
+  {PROGRAM} platforms show rack7.pem
+
+A policy with platforms = {{ file = "rack7.pem", key = "hash of the signer" }} refuses every machine that is not
+listed, and every machine once the list has run out. It answers attacks in which somebody takes a chip's keys with an
+interposer on its memory: their quotes are genuine, but of no machine of yours. "owner init list.key" makes a key.""",
     "tcb": f"""\
 examples
   {PROGRAM} tcb https://mcp.example:8443/mcp

@@ -24,6 +24,7 @@ from attestable_mcp.errors import (
     ConfigurationError,
     MalformedEvidence,
 )
+from attestable_mcp.platformfile import read_list
 from attestable_mcp.rats import AttestationResult, ErrorReport, Finding, Outcome, Verdict
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel
@@ -137,6 +138,7 @@ class Recorder:
             anchors=_stored(verifier.anchors),
             sources=tuple(source.name for source in verifier.sources),
             answers=tuple(tape.answers.values()),
+            files=(("platforms", verifier.platforms.data),) if verifier.platforms is not None else (),
             provenance=self.provenance,
             result=json.dumps(result.to_json(), sort_keys=True).encode(),
         )
@@ -191,7 +193,7 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
         MalformedEvidence: the bundle holds what no bundle can.
     """
     own = policy is None
-    chosen = stored_policy(bundle.policy) if policy is None else policy
+    chosen = _with_files(stored_policy(bundle.policy), bundle) if policy is None else policy
     anchors = _anchors(bundle.anchors) if own else resolve_anchors(chosen.trust)
     verifier = Verifier(
         chosen, sources=replaying(bundle.sources, bundle.answers), anchors=anchors, watermarks=Watermarks()
@@ -201,6 +203,15 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
     else:
         result = _replay_live(bundle.subject, chosen, verifier, at)
     return replace(result, not_proven=(*result.not_proven, *_beliefs(bundle, own)))
+
+
+def _with_files(policy: Policy, bundle: Bundle) -> Policy:
+    """The bundle's policy with the platform list that it brings, in the place of a file that may be gone."""
+    rule, data = policy.rules.platforms, dict(bundle.files).get("platforms")
+    if rule is None or data is None:
+        return policy
+    listed = read_list(data, rule.key, "of the bundle")
+    return replace(policy, rules=replace(policy.rules, platforms=rule.holding(listed)))
 
 
 def _beliefs(bundle: Bundle, own_policy: bool) -> tuple[str, ...]:

@@ -167,13 +167,13 @@ def request_report_data(key: bytes) -> bytes:
     return hashlib.sha512(framed).digest()
 
 
-def read_signed(data: bytes, content_type: str) -> Signed:
+def read_signed(data: bytes, content_type: str, *, most: int = LIMITS.grant) -> Signed:
     """The COSE_Sign1 in `data` (CBOR), of this content type.
 
     Raises:
         MalformedEvidence: Anything but our deterministic form of it.
     """
-    value = cbor.decode(data, field="grant", most=LIMITS.grant)
+    value = cbor.decode(data, field="grant", most=most)
     if not isinstance(value, cbor.Tagged) or value.tag != _TAG:
         raise MalformedEvidence("owner's document: wanted a COSE_Sign1 (tag 18)", field="grant", offset=0)
     parts = value.value
