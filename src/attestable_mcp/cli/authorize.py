@@ -93,6 +93,8 @@ async def authorized(
     options: OAuthOptions | None,
     arguments: Arguments,
     say: Callable[[str], None],
+    *,
+    hide: Callable[[str], None],
 ) -> AsyncIterator[httpx2.AsyncBaseTransport]:
     """`inner`, which speaks to the attested server, with the bridge's authorization above it."""
     if options is None:
@@ -106,8 +108,9 @@ async def authorized(
         opened = not arguments.no_browser and await anyio.to_thread.run_sync(_open, page)
         say(text.sign_in(page, opened=opened))
 
+    hide(options.client_secret)
     kept = _kept(url, arguments)
-    async with OAuthSession(url, Web(url, inner), kept, show=show, say=say, options=options) as session:
+    async with OAuthSession(url, Web(url, inner), kept, show=show, say=say, hide=hide, options=options) as session:
         yield Outbound(inner, authorizer=session)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,10 +12,12 @@ from attestable_mcp.cli import text, text_pins
 from attestable_mcp.cli.authorize import add_oauth, authorized, log_in, log_out, oauth_of
 from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
 from attestable_mcp.cli.listen import add_listen, check_listen, listen
+from attestable_mcp.cli.logs import NOTICE, TALK, Log, add_logs, start_log
 from attestable_mcp.cli.outbound import add_headers, headers_of
 from attestable_mcp.cli.source import address
-from attestable_mcp.cli.terminal import Terminal, printable
+from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy, named
+from attestable_mcp.cli.watch import add_health
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,22 +35,25 @@ def configure(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     add_trust(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
+    add_health(parser)
     add_listen(parser)
     add_headers(parser)
     add_oauth(parser)
+    add_logs(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
     url = address(arguments.url)
     check_listen(arguments)
+    log = start_log(arguments, terminal)
     if arguments.logout:
         return anyio.run(log_out, url, arguments, terminal)
     policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
-    return anyio.run(_connect, url, policy, arguments, terminal)
+    return anyio.run(_connect, url, policy, arguments, terminal, log)
 
 
-async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal) -> int:
+async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal, log: Log) -> int:
     from attestable_mcp.cli.serve import signals
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
@@ -60,7 +64,9 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
 
     headers = headers_of(arguments)
     oauth = oauth_of(arguments, headers)
-    talk, notice = Talk(url, terminal), Notice()
+    for value in headers.values():
+        log.hide(value)
+    talk, notice = Talk(url), Notice()
 
     def pinned(pin: Pin) -> None:
         talk.pinned(pin)
@@ -69,7 +75,7 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned))
     inner = Outbound(attested_transport(gate, url), headers=headers)
     asked = anyio.Event()
-    async with authorized(url, inner, oauth, arguments, talk.tell) as outbound:
+    async with authorized(url, inner, oauth, arguments, talk.tell, hide=log.hide) as outbound:
         if arguments.login:
             return await log_in(url, outbound, terminal)
         transport = watched(outbound, gate, url, tell=lambda change: talk.warn(text.list_differs(change.words)))
@@ -127,9 +133,8 @@ def notice_of(pin: Pin) -> dict[str, Any]:
 class Talk:
     """Sentences for the host's log, on stderr. Nothing of what is passed on is in them."""
 
-    def __init__(self, url: str, terminal: Terminal) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._terminal = terminal
         self._said = ""
 
     def met(self, peer: AttestedPeer) -> None:
@@ -140,23 +145,17 @@ class Talk:
             sentence = f"{sentence}; {text_pins.UNREVIEWED}"
         if sentence != self._said:
             self._said = sentence
-            self._say("info", sentence)
+            self.tell(sentence)
 
     def pinned(self, pin: Pin) -> None:
         """A server was met for the first time."""
         facts = [(name, short(value)) for name, value in pin.facts() if value.strip("0") and value != NONE]
-        self._say("notice", text_pins.first_use(pin.origin, facts))
+        TALK.log(NOTICE, "%s", text_pins.first_use(pin.origin, facts))
 
     def tell(self, sentence: str) -> None:
         """What somebody may want to know."""
-        self._say("info", sentence)
+        TALK.info("%s", sentence)
 
     def warn(self, sentence: str) -> None:
         """What went wrong."""
-        self._say("warning", sentence)
-
-    def _say(self, level: str, sentence: str) -> None:
-        if self._terminal.json:
-            self._terminal.say(json.dumps({"level": level, "message": sentence}))
-        else:
-            self._terminal.say(f"{text.PROGRAM}: {printable(sentence)}")
+        TALK.warning("%s", sentence)

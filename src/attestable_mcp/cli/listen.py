@@ -11,7 +11,9 @@ import anyio
 
 from attestable_mcp.cli import text_connect as text
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address
+from attestable_mcp.cli.logs import TALK
 from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.cli.watch import health_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,7 +37,7 @@ def check_listen(arguments: Arguments) -> None:
     from attestable_mcp.mcp.target import is_loopback
 
     if arguments.listen is None:
-        for name in ("token_file", "allow_origin", "danger_listen_beyond_this_machine"):
+        for name in ("health", "token_file", "allow_origin", "danger_listen_beyond_this_machine"):
             if getattr(arguments, name):
                 raise UsageError(text.only_with(f"--{name.replace('_', '-')}", "--listen"))
     elif not is_loopback(arguments.listen[0]) and not arguments.danger_listen_beyond_this_machine:
@@ -66,10 +68,15 @@ async def listen(
     names = names_for(host, (), arguments.allow_origin, scheme="http")
     async with AttestedRelay(url, transport, say=say, met=met) as relay:
         drain = Drain(local_app(relay, token=token, path=path, names=names, newest=lambda: gate.newest))
-        async with PlainServer(drain, host, port, drain_seconds=_DRAIN_SECONDS) as server:
-            _ready(f"{server.url}/{token}{path}{'?' + parts.query if parts.query else ''}", url, terminal)
-            await asked.wait()
-            drain.stop()
+        async with health_of(arguments) as health:
+            async with PlainServer(drain, host, port, drain_seconds=_DRAIN_SECONDS) as server:
+                if health is not None:
+                    health.ready()
+                _ready(f"{server.url}/{token}{path}{'?' + parts.query if parts.query else ''}", url, terminal)
+                await asked.wait()
+                if health is not None:
+                    health.drain()
+                drain.stop()
 
 
 def _ready(local: str, url: str, terminal: Terminal) -> None:
@@ -77,4 +84,4 @@ def _ready(local: str, url: str, terminal: Terminal) -> None:
         terminal.data(json.dumps({"url": local, "server": url}))
     else:
         terminal.data(local)
-        terminal.say(text.listening(url))
+        TALK.info(text.listening(url))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,14 +13,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from attestable_mcp.cli import text, text_owner
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address
+from attestable_mcp.cli import text, text_connect, text_owner
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address, seconds
+from attestable_mcp.cli.logs import TALK, add_logs, start_log
 from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.cli.watch import add_health, health_of
+from attestable_mcp.limits import LIMITS
 
 if TYPE_CHECKING:
     from attestable_mcp.tls.deployment import DeploymentHolder
 
 Target = str | list[str]
+DRAIN_SECONDS = 10.0
 
 
 def configure(parser: Parser) -> None:
@@ -31,11 +37,16 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
     add_deployment(parser)
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
+    parser.add_argument("--drain", metavar="SECONDS", type=seconds, default=DRAIN_SECONDS, help=text_connect.HELP_DRAIN)
+    add_health(parser)
+    add_sessions(parser)
+    add_logs(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C, drain, and return 0."""
     target = target_of(arguments)
+    start_log(arguments, terminal)
     anyio.run(_serve, target, arguments, terminal)
     return 0
 
@@ -50,6 +61,24 @@ def target_of(arguments: Arguments) -> Target:
     if not arguments.target:
         raise UsageError(text.NO_TARGET, hint=text.see_help(f"{text.PROGRAM} serve"))
     return str(arguments.target)
+
+
+def add_sessions(parser: Parser) -> None:
+    """`--max-sessions N`, `--session-idle SECONDS`."""
+    group = parser.add_argument_group(text_connect.GROUP_SESSIONS)
+    group.add_argument(
+        "--max-sessions", metavar="N", type=_count, default=LIMITS.mcp_sessions, help=text_connect.HELP_MAX_SESSIONS
+    )
+    idle = LIMITS.mcp_session_idle_seconds
+    group.add_argument(
+        "--session-idle", metavar="SECONDS", type=seconds, default=idle, help=text_connect.HELP_SESSION_IDLE
+    )
+
+
+def _count(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or not 0 < int(value[:7]) <= 100_000:
+        raise argparse.ArgumentTypeError(text_connect.not_a_count(value))
+    return int(value)
 
 
 def add_deployment(parser: Parser) -> None:
@@ -80,18 +109,31 @@ def deployment_of(arguments: Arguments) -> DeploymentHolder | None:
 
 async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> None:
     from attestable_mcp.mcp.serve import serve
+    from attestable_mcp.mcp.stdio import StdioOptions
 
     host, port = arguments.listen
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     deployment = deployment_of(arguments)
+    stdio = StdioOptions(max_sessions=arguments.max_sessions, session_idle_seconds=arguments.session_idle)
     asked = anyio.Event()
     with signals(asked):
-        async with serve(
-            target, listen=listen, hosts=arguments.host, attester=arguments.attester, deployment=deployment
-        ) as running:
-            _ready(running.url, str(running.tee), running.spki_sha256, terminal)
-            await asked.wait()
-            terminal.say(text.DRAINING)
+        async with health_of(arguments) as health:
+            async with serve(
+                target,
+                listen=listen,
+                hosts=arguments.host,
+                attester=arguments.attester,
+                deployment=deployment,
+                stdio=stdio,
+                drain_seconds=math.ceil(arguments.drain),
+            ) as running:
+                if health is not None:
+                    health.ready()
+                _ready(running.url, str(running.tee), running.spki_sha256, terminal)
+                await asked.wait()
+                if health is not None:
+                    health.drain()
+                TALK.info(text.DRAINING)
 
 
 def _ready(url: str, tee: str, spki: str, terminal: Terminal) -> None:

@@ -98,6 +98,7 @@ examples
   {PROGRAM} serve my_server:mcp --listen 0.0.0.0:8443
   {PROGRAM} serve http://127.0.0.1:8000/mcp
   {PROGRAM} serve --attester simulated -- python -m mcp_server_time
+  {PROGRAM} serve my_server:mcp --listen 0.0.0.0:8443 --health 0.0.0.0:8081 --log-format json
 
 When the server is ready, the URL is printed; with --json as one line {{"url", "tee", "spki_sha256"}} on stdout.
 SIGTERM and Ctrl-C stop taking connections, let running calls end, and exit 0.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attestable_mcp.cli.text import PROGRAM
-
 # headers
 
 GROUP_HEADERS = "headers for the server (sent to it alone, after the verdict; never shown or logged)"
@@ -58,7 +56,7 @@ def beyond_this_machine(host: str) -> str:
 
 def listening(url: str) -> str:
     """The local endpoint is ready."""
-    return f"{PROGRAM}: the address above leads to {url}; whoever knows it can use it"
+    return f"the address above leads to {url}; whoever knows it can use it"
 
 
 # authorization
@@ -107,3 +105,20 @@ def logged_out(*, found: bool, revoked: bool) -> str:
     if not found:
         return "there were no tokens for this server"
     return f"tokens forgotten{', and revoked at the authorization server' if revoked else ''}"
+
+
+# logs and health
+
+GROUP_LOGS = "what is said on stderr (never an argument or a result)"
+HELP_LOG_FORMAT = "text, or one JSON object a line (default: text, and json with --json)"
+HELP_VERBOSE = "also say what goes well"
+HELP_HEALTH = "answer GET /healthz and /readyz here, over plain HTTP, for those who watch this process"
+GROUP_SESSIONS = "sessions of a command behind --"
+HELP_MAX_SESSIONS = "handshake-era sessions at a time, each a process of its own (default: %(default)s)"
+HELP_SESSION_IDLE = "seconds after which a silent session ends (default: %(default)s)"
+HELP_DRAIN = "seconds that running calls have after SIGTERM or Ctrl-C (default: %(default)s)"
+
+
+def not_a_count(value: str) -> str:
+    """For `--max-sessions`."""
+    return f"{value!r} is not a whole number from 1 to 100000"

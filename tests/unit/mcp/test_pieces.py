@@ -21,6 +21,7 @@ from attestable_mcp.mcp.child import Command
 from attestable_mcp.mcp.collapse import Collapse
 from attestable_mcp.mcp.drain import Drain
 from attestable_mcp.mcp.guard import Guard, names_for
+from attestable_mcp.mcp.health import Health
 from attestable_mcp.mcp.outbox import Outbox
 from attestable_mcp.mcp.relay import Relay
 from attestable_mcp.mcp.serve import parse_listen
@@ -286,6 +287,20 @@ async def test_the_relay_strips_hops_forwards_bodies_and_keeps_no_cookies() -> N
 async def test_an_absent_upstream_is_a_502() -> None:
     async with Relay("http://127.0.0.1:9") as relay, client(relay) as http:
         assert (await http.get("/mcp")).status_code == 502
+
+
+# --- health
+
+
+async def test_ready_only_between_the_start_and_the_end() -> None:
+    async with Health("127.0.0.1", 0) as health, httpx2.AsyncClient(base_url=health.url) as http:
+        seen = []
+        for step in (lambda: None, health.ready, health.drain):
+            step()
+            seen.append([(await http.get(path)).status_code for path in ("/healthz", "/readyz")])
+        assert seen == [[200, 503], [200, 200], [200, 503]]
+        assert (await http.post("/readyz")).status_code == 405
+        assert (await http.get("/mcp")).status_code == 404
 
 
 # --- ends

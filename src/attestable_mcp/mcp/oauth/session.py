@@ -29,7 +29,9 @@ _AGAIN_SECONDS = 30.0
 
 
 class OAuthSession:
-    """Use as `async with`; an `outbound.Authorizer`. `show` brings a URL before the person, `say` is for the log."""
+    """Use as `async with`; an `outbound.Authorizer`. `show` brings a URL before the person, `say` is for the
+    log, `hide` is told of each token that the log must not show.
+    """
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class OAuthSession:
         *,
         show: Callable[[str], Awaitable[None]],
         say: Callable[[str], None],
+        hide: Callable[[str], None] = lambda secret: None,
         options: OAuthOptions | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -47,6 +50,7 @@ class OAuthSession:
         self._kept = kept
         self._show = show
         self._say = say
+        self._hide = hide
         self._options = options or OAuthOptions()
         self._now = now
         self._grant: Grant | None = None
@@ -72,7 +76,8 @@ class OAuthSession:
     async def header(self) -> str | None:
         """The token as it should go out now, renewed if it has run out. Raises: AttestationError."""
         if not self._loaded:
-            self._grant, self._loaded = await self._kept.load(), True
+            self._take(await self._kept.load())
+            self._loaded = True
         grant = self._grant
         if grant is None or grant.fresh(self._now()) or not grant.refresh_token:
             return grant.header if grant is not None else None
@@ -149,7 +154,7 @@ class OAuthSession:
         """Another process's newer token, or one for the refresh token; None where a person must sign in."""
         grant = await self._kept.load()
         if grant is not None and grant.header != refused and grant.fresh(self._now()):
-            self._grant = grant
+            self._take(grant)
             return grant.header
         if grant is None or not grant.refresh_token or self._made.recent("refresh", refused, self._now()):
             return None
@@ -162,8 +167,13 @@ class OAuthSession:
         await self._keep(grant, "refresh")
         return grant.header
 
-    async def _keep(self, grant: Grant, how: str) -> None:
+    def _take(self, grant: Grant | None) -> None:
         self._grant = grant
+        for secret in (grant.access_token, grant.refresh_token, grant.client.secret) if grant is not None else ():
+            self._hide(secret)
+
+    async def _keep(self, grant: Grant, how: str) -> None:
+        self._take(grant)
         self._made = _Made(how=how, header=grant.header, at=self._now())
         await self._kept.save(grant)
 
