@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -14,6 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestable_mcp.attest.tpm_commands import Command, Tpm
+from attestable_mcp.attest.tpm_link import open_link
 from attestable_mcp.wire import der
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -74,6 +78,18 @@ def _wait_for(place: Path, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None or time.monotonic() > until:
             pytest.fail(f"swtpm did not start: {(place.parent / 'log').read_text(errors='replace')}")
         time.sleep(0.01)
+
+
+@pytest.fixture
+def extend() -> Callable[[str, int, bytes], None]:
+    """Extend a PCR of a TPM with the SHA-256 of what is measured, as firmware does (TPM2_PCR_Extend, Part 3 §22.2)."""
+
+    def measure(where: str, pcr: int, what: bytes) -> None:
+        parameters = struct.pack(">IH", 1, 0x000B) + hashlib.sha256(what).digest()
+        with Tpm(open_link(where)) as tpm:
+            tpm.run(Command(name="PCR_Extend", code=0x182, authorised=(pcr,), parameters=parameters))
+
+    return measure
 
 
 @pytest.fixture(autouse=True)

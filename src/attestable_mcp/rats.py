@@ -39,25 +39,6 @@ class EvidenceKind(StrEnum):
     AZURE_VTPM = "azure-vtpm"
 
 
-EVIDENCE_KINDS: Mapping[Tee, EvidenceKind] = MappingProxyType(
-    {
-        Tee.SGX: EvidenceKind.INTEL_QUOTE,
-        Tee.TDX: EvidenceKind.INTEL_QUOTE,
-        Tee.SEV_SNP: EvidenceKind.SNP_REPORT,
-        Tee.NITRO: EvidenceKind.NITRO_DOCUMENT,
-        Tee.TPM: EvidenceKind.TPM_QUOTE,
-        Tee.AZURE_SEV_SNP: EvidenceKind.AZURE_VTPM,
-        Tee.AZURE_TDX: EvidenceKind.AZURE_VTPM,
-    }
-)
-"""The format in which each kind of Attester speaks."""
-
-
-def evidence_kinds(tee: str) -> list[str]:
-    """The formats of evidence that a kind of Attester sends, for descriptions; empty for a word that we do not know."""
-    return [str(EVIDENCE_KINDS[Tee(tee)])] if tee in EVIDENCE_KINDS else []
-
-
 class Outcome(StrEnum):
     """What one check came to."""
 

@@ -381,21 +381,19 @@ def anchors_from_file(path: Path, *, keys: bool = False) -> list[TrustAnchor]:
     if len(data) > LIMITS.endorsement:
         raise ConfigurationError(f"trust anchor {path}: more than {LIMITS.endorsement} bytes")
     try:
-        roots = [_spki(block, keys) for block in read_blocks(data)]
+        return [_anchor(block, keys, path) for block in read_blocks(data)]
     except AttestationError as error:
         raise ConfigurationError(f"trust anchor {path}: {error.message}", hint=hint) from error
-    return [_anchor(root, path) for root in roots]
 
 
-def _spki(block: PemBlock, keys: bool) -> bytes:
-    return block.der if keys and block.label == _PUBLIC_KEY else read_certificate(certificate_of(block)).spki
-
-
-def _anchor(spki: bytes, path: Path) -> TrustAnchor:
-    digest = hashlib.sha256(spki).hexdigest()
+def _anchor(block: PemBlock, keys: bool, path: Path) -> TrustAnchor:
+    certificate = b"" if keys and block.label == _PUBLIC_KEY else certificate_of(block)
+    digest = hashlib.sha256(read_certificate(certificate).spki if certificate else block.der).hexdigest()
     # Naming its file must not launder the simulated root.
     simulated = any(digest == root.spki_sha256 for root in SIMULATED_ROOTS.all)
-    return TrustAnchor(name=f"{path.name}", spki_sha256=digest, simulated=simulated, replaced=True)
+    return TrustAnchor(
+        name=path.name, spki_sha256=digest, simulated=simulated, replaced=True, certificate=certificate
+    )  # fmt: skip
 
 
 def resolve_sources(trust: TrustPolicy) -> tuple[EndorsementSource, ...]:

@@ -23,7 +23,7 @@ def simulated(verified: Verified, policy: Policy) -> Iterator[Finding]:
     """Simulated evidence is refused until the policy names it."""
     accepted = policy.trust.simulated == "accept"
     held = accepted or not verified.simulated
-    seen = "simulated evidence" if verified.simulated else "real hardware's root"
+    seen = "simulated evidence" if verified.simulated else "no simulated root"
     wanted = "simulated or real evidence" if accepted else "evidence under a hardware vendor's root"
     yield finding("simulated", held, wanted, seen, "simulated_evidence", source(policy, "trust", "simulated"))
 

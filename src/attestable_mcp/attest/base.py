@@ -7,6 +7,7 @@ An Attester signs what it is handed, so what it is handed is decided here: 64 by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from attestable_mcp.errors import AttesterError, EvidenceError
@@ -46,6 +47,32 @@ class Attester(Protocol):
             AttesterError: The device is absent, forbidden or faulty.
         """
         ...
+
+
+class Stapling:
+    """An Attester whose certificates carry further collateral: what `more` gives each time a certificate is issued."""
+
+    def __init__(self, attester: Attester, more: Callable[[], Endorsements]) -> None:
+        self._attester = attester
+        self._more = more
+
+    @property
+    def tee(self) -> str:
+        """See Attester."""
+        return self._attester.tee
+
+    @property
+    def simulated(self) -> bool:
+        """See Attester."""
+        return self._attester.simulated
+
+    def attest(self, report_data: bytes) -> Evidence:
+        """See Attester."""
+        return self._attester.attest(report_data)
+
+    def endorsements(self) -> Endorsements:
+        """See Attester; further, what `more` raises."""
+        return self._attester.endorsements() + self._more()
 
 
 def demand_report_data(report_data: bytes) -> bytes:

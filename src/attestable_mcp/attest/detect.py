@@ -7,7 +7,7 @@ A name may say where the device lies, after a colon: `tpm:/run/swtpm.sock`, `dst
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attestable_mcp.attest import azure, dstack, gramine, nitro, tpm, tsm
@@ -80,9 +80,20 @@ def choose(name: str, *, measured: Measured | None = None, devices: tuple[Device
         return _detected(devices)
     if kind == "simulated":
         return _simulated(measured, detail or Tee.SGX)
+    device = named(name, devices)
+    return device.open(device.place)
+
+
+def named(name: str, devices: tuple[Device, ...] = DEVICES) -> Device:
+    """The device of this name, at its usual place or at the one after the colon.
+
+    Raises:
+        ConfigurationError: There is no such name.
+    """
+    kind, _, detail = name.partition(":")
     for device in devices:
         if device.name == kind:
-            return device.open(detail or device.place)
+            return replace(device, place=detail or device.place)
     raise ConfigurationError(
         f"attester: wanted one of {', '.join(CHOICES)}, seen {name!r:.80}",
         hint='TDX and SEV-SNP are called "tsm"; "attestable-mcp doctor" says what this machine has',

@@ -17,13 +17,14 @@ from typing import Protocol
 from attestable_mcp.attest.base import demand_report_data
 from attestable_mcp.attest.measurement import Measurement
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.rats import EVIDENCE_KINDS, Endorsements, Evidence, Tee
+from attestable_mcp.rats import Endorsements, Evidence, Tee
 from attestable_mcp.simulator import amd, aws, azure, tpm
 from attestable_mcp.simulator.aws import Document
 from attestable_mcp.simulator.azure import Hcl
 from attestable_mcp.simulator.intel import Vendor, well_known
 from attestable_mcp.simulator.options import TdxBody
 from attestable_mcp.simulator.tpm import Event, TpmQuote
+from attestable_mcp.wire.kinds import kind_of_tee
 
 _REISSUE_AFTER = timedelta(days=7)
 """Collateral lives 29 days from issue: a week leaves three for a verifier whose clock or cache lags."""
@@ -98,7 +99,7 @@ class TpmPlayer:
     """A TPM whose PCR 11 was extended with SHA-256 of the measurement, and whose log says so."""
 
     def __init__(self, measured: bytes, vendor: tpm.TpmVendor | None = None) -> None:
-        self._quote = TpmQuote(events=(Event(pcr=MEASURED_PCR, data=measured),), with_certificates=True)
+        self._quote = TpmQuote(events=_boot(measured), with_certificates=True)
         self._vendor = vendor or tpm.well_known()
 
     def body(self, report_data: bytes, at: datetime) -> bytes:
@@ -115,7 +116,7 @@ class AzurePlayer:
 
     def __init__(self, measured: bytes, vm: azure.AzureVm | None = None) -> None:
         self._hcl = Hcl(measurement=wide(measured))
-        self._quote = TpmQuote(events=(Event(pcr=MEASURED_PCR, data=measured),))
+        self._quote = TpmQuote(events=_boot(measured))
         self._vm = vm or azure.well_known()
 
     def body(self, report_data: bytes, at: datetime) -> bytes:
@@ -138,6 +139,10 @@ PLAYERS: Mapping[Tee, Callable[[bytes], Player]] = MappingProxyType(
     }
 )
 """Every kind that can be played."""
+
+
+def _boot(measured: bytes) -> tuple[Event, ...]:
+    return (Event(pcr=0, data=b"firmware"), Event(pcr=4, data=b"boot loader"), Event(pcr=MEASURED_PCR, data=measured))
 
 
 def wide(measured: bytes) -> bytes:
@@ -175,7 +180,7 @@ class SimulatedAttester:
             raise TypeError(f"measured: wanted a Measurement or 32 bytes, seen {measured!r:.80}")
         kind = _playable(tee)
         self.tee = kind.value
-        self._kind = EVIDENCE_KINDS[kind]
+        self._kind = kind_of_tee(kind)
         self._player = player or (
             IntelPlayer(self._measured, kind, vendor) if vendor else PLAYERS[kind](self._measured)
         )

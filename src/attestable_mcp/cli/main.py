@@ -27,6 +27,7 @@ VERBS = (
     "install",
     "uninstall",
     "owner",
+    "doctor",
     "demo",
     "completion",
 )

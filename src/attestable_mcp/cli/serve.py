@@ -35,6 +35,7 @@ def configure(parser: Parser) -> None:
         "--listen", metavar="HOST:PORT", type=listen_address, default=("127.0.0.1", 0), help=text.HELP_LISTEN
     )
     parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
+    parser.add_argument("--staple", metavar="PATH", type=existing_path, help=text.HELP_STAPLE)
     add_deployment(parser)
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
     parser.add_argument("--drain", metavar="SECONDS", type=seconds, default=DRAIN_SECONDS, help=text_connect.HELP_DRAIN)
@@ -123,6 +124,7 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
                 listen=listen,
                 hosts=arguments.host,
                 attester=arguments.attester,
+                staple=arguments.staple,
                 deployment=deployment,
                 stdio=stdio,
                 drain_seconds=math.ceil(arguments.drain),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestable_mcp.cli import text_owner
+from attestable_mcp.cli import text_doctor, text_owner
 
 PROGRAM = "attestable-mcp"
 REPORT_TO = "the issue tracker of attestable-mcp"
@@ -43,6 +43,7 @@ SUMMARIES = {
     "owner": "make an owner's key; grant, renew and revoke its deployments",
     "install": "put a server into a desktop host's configuration",
     "uninstall": "take it out again",
+    "doctor": text_doctor.SUMMARY,
     "demo": "see a server proven and impostors refused, on this machine",
     "completion": "print a completion script for a shell",
 }
@@ -86,6 +87,10 @@ HELP_ATTESTER = (
     "auto, sgx, nitro, dstack, tsm (TDX, SEV-SNP), azure, tpm or simulated; NAME:PLACE says where its device is, "
     "simulated:TEE which kind to play (default: auto, which never picks simulated)"
 )
+HELP_STAPLE = (
+    "file or folder of collateral that the certificate carries, so that clients need not fetch it: a TPM key's "
+    "certificates, a VCEK with its chain, collateral JSON"
+)
 HELP_HOST = "a name or address that goes into the certificate; may be repeated"
 HELP_SHELL = "bash, zsh or fish"
 
@@ -93,6 +98,7 @@ HELP_SHELL = "bash, zsh or fish"
 
 EPILOGS = {
     "owner": text_owner.EPILOG,
+    "doctor": text_doctor.EPILOG,
     "serve": f"""\
 examples
   {PROGRAM} serve my_server:mcp --listen 0.0.0.0:8443

@@ -109,6 +109,8 @@ class PcsSource:
 
     def _pieces(self, query: EndorsementQuery) -> tuple[_Piece, ...]:
         """The addresses to ask. The query comes out of unproven evidence: nothing of it enters a URL unchecked."""
+        if query.tee not in (Tee.SGX, Tee.TDX):
+            raise unavailable(self.base_url, f"holds nothing for {query.tee}: Intel's platforms only")
         fmspc, ca = query.parameters.get("fmspc", ""), query.parameters.get("pck_ca", "")
         if not re.fullmatch(r"[0-9a-f]{12}", fmspc):
             raise unavailable(self.base_url, f"fmspc: wanted 12 lower-case hex digits, seen {fmspc[:40]!r}")

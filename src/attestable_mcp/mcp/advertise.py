@@ -13,8 +13,8 @@ from mcp.server import Server
 from mcp.server.extension import Extension
 
 from attestable_mcp.bind.transcript import LABEL
-from attestable_mcp.rats import evidence_kinds
 from attestable_mcp.tls.challenge import PATH
+from attestable_mcp.wire.kinds import kind_of_tee
 
 IDENTIFIER = "dev.attestable-mcp/attestation"
 
@@ -25,7 +25,7 @@ def settings(*, tee: str = "", simulated: bool = False) -> dict[str, Any]:
     `evidence` names the formats, `challenge` the path of the live challenge, `binding` the version of the transcript.
     """
     found: dict[str, Any] = {
-        "evidence": evidence_kinds(tee),
+        "evidence": [str(kind_of_tee(tee))] if tee else [],
         "challenge": PATH,
         "binding": LABEL.decode("ascii"),
     }

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attestable_mcp.attest.base import Attester
+from attestable_mcp.attest.base import Attester, Stapling
 from attestable_mcp.attest.detect import choose
 from attestable_mcp.attest.measurement import Measurement, measure_target
 from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.bind.receipt import Ledger
+from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi
@@ -45,6 +46,7 @@ class _Options:
     host: str
     port: int
     attester: str | Attester
+    staple: FileSource | None
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     mcp_path: str
@@ -63,6 +65,7 @@ def serve(
     *,
     listen: str = "127.0.0.1:0",
     attester: str | Attester = "auto",
+    staple: str | Path | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
     mcp_path: str = "/mcp",
@@ -80,7 +83,9 @@ def serve(
 
     `hosts` are further names by which clients address the server: they stand in the certificate and pass the Host
     check. `origins` are web origins that may call it. `measured` is what the simulated attester reports instead of a
-    digest over the target's own code. `lifetime` is the certificate's; it is renewed while connections live.
+    digest over the target's own code. `staple` is a file or folder of collateral that certificates carry, read anew for
+    each: a TPM key's certificates, a VCEK with its chain. `lifetime` is the certificate's; it is renewed while
+    connections live.
     `manifest` True: the server is asked at the start what it lists, and each live proof commits to that; a Manifest, or
     the path of its document, is committed to as it is; False commits to none, writes nothing into lists and gives no
     receipts.
@@ -96,6 +101,7 @@ def serve(
         host=host,
         port=port,
         attester=attester,
+        staple=None if staple is None else FileSource(staple),
         hosts=tuple(hosts),
         origins=tuple(origins),
         mcp_path=mcp_path,
@@ -312,6 +318,10 @@ class RunningServer:
         )
 
     def _attester(self) -> Attester:
+        attester = self._chosen()
+        return attester if self._options.staple is None else Stapling(attester, self._options.staple.everything)
+
+    def _chosen(self) -> Attester:
         if not isinstance(self._options.attester, str):
             return self._options.attester
         return choose(self._options.attester, measured=self._options.measured or self._measure)

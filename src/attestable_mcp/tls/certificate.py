@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
-from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.tls.engine import CERTIFICATE_LIST_MAX
 from attestable_mcp.wire import ratls
 from attestable_mcp.wire.kinds import KINDS, kind_of_tee
@@ -26,8 +26,15 @@ from attestable_mcp.wire.stapled import tagged_endorsements
 DEFAULT_LIFETIME = timedelta(hours=24)
 BACKDATED = timedelta(minutes=1)
 """For verifiers whose clock is a little behind."""
+EVIDENCE_LIVES: Mapping[str, timedelta] = {Tee.NITRO: timedelta(hours=2)}
+"""Evidence that expires by itself, with time to spare: AWS certifies an enclave's key for three hours."""
 _MESSAGE_OVERHEAD = 512
 _log = logging.getLogger(__name__)
+
+
+def lifetime_of(attester: Attester, wanted: timedelta) -> timedelta:
+    """How long a certificate of this attester may live: no longer than the evidence in it."""
+    return min(wanted, EVIDENCE_LIVES.get(attester.tee, wanted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +60,8 @@ def issue(
 
     A client's certificate names no host.
 
-    Blocks for as long as the device takes. `now` is timezone-aware, the present time if not given.
+    Blocks for as long as the device takes. The certificate lives no longer than the evidence in it. `now` is
+    timezone-aware, the present time if not given.
 
     Raises:
         AttesterError: of the device. UnsupportedEvidence: a TEE of no known kind.
@@ -61,6 +69,7 @@ def issue(
     """
     if lifetime <= timedelta(0):
         raise ConfigurationError(f"certificate lifetime: wanted above zero, seen {lifetime}")
+    lifetime = lifetime_of(attester, lifetime)
     start = ((now or datetime.now(UTC)) - BACKDATED).replace(microsecond=0)
     key = ec.generate_private_key(ec.SECP256R1())
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

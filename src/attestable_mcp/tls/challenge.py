@@ -20,11 +20,11 @@ from attestable_mcp.bind.transcript import LABEL, Role, Transcript
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.rats import evidence_kinds
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.prover import transcript_for
+from attestable_mcp.wire.kinds import kind_of_tee
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -177,7 +177,7 @@ class AttestationMiddleware:
         return json.dumps(
             {
                 "binding": LABEL.decode("ascii"),
-                "evidence": evidence_kinds(self._attester.tee),
+                "evidence": [str(kind_of_tee(self._attester.tee))],
                 "tee": self._attester.tee,
                 "simulated": self._attester.simulated,
                 "clients": self._clients.mode if self._clients is not None else "none",

@@ -21,7 +21,7 @@ from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue
+from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, lifetime_of
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
 from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
@@ -161,7 +161,7 @@ class Server:
         self._attester = attester
         self._address = (host, port)
         self._hosts = tuple(hosts) if hosts else tuple(dict.fromkeys((reachable(host), "localhost")))
-        self._lifetime = lifetime
+        self._lifetime = lifetime_of(attester, lifetime)
         self._now = now
         self._drain_seconds = drain_seconds
         self._lifespan: Literal["auto", "on", "off"] = lifespan

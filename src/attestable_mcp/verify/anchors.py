@@ -8,20 +8,22 @@ Microsoft, virtual TPM roots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustAnchor:
     """One root key. `spki_sha256` is lower-case hex; `simulated` marks a root that stands for no hardware at all.
 
-    `replaced` marks an anchor that a caller put in the vendor's place.
+    `replaced` marks an anchor that a caller put in the vendor's place. `certificate` is the root certificate (DER),
+    where it is at hand, so that a peer need not send it.
     """
 
     name: str
     spki_sha256: str
     simulated: bool = False
     replaced: bool = False
+    certificate: bytes = field(default=b"", repr=False, compare=False)
 
 
 INTEL_SGX_ROOT = TrustAnchor(

@@ -106,6 +106,7 @@ def _walk(
     by_key = {anchor.spki_sha256: anchor for anchor in anchors}
     if not by_key:
         trail.refuse(ChainInvalid, check, reason="no trust anchor is configured for this kind of evidence")
+    pool = (*pool, *read_pool(anchor.certificate for anchor in anchors if anchor.certificate))
     path = [leaf]
     while key_digest(path[-1]) not in by_key:
         _refuse_unusable(path, at, trail, check)

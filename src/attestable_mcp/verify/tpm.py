@@ -48,6 +48,7 @@ _PREFERRED = ("sha512", "sha384", "sha256")
 _FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """A pinned key has no expiry of its own."""
 _NO_MEMORY = "that its memory is hidden from its host: a TPM proves what was booted, not where"
+_NO_MAKER = "that a TPM holds the attestation key: it is pinned, and no maker of TPMs vouches for it"
 _NO_LOG = "what the PCR values mean: no event log was sent"
 _NO_CRL = "revocation of the attestation key: no list of its issuer was given"
 
@@ -243,7 +244,7 @@ def trust_key(
     pinned = next((anchor for anchor in anchors if anchor.spki_sha256 == digest), None)
     if pinned is not None:
         trail.passed("tpm.ak.pinned", pinned.name)
-        return KeyTrust(anchor=pinned, valid_until=_FOREVER)
+        return KeyTrust(anchor=pinned, valid_until=_FOREVER, not_proven=(_NO_MAKER,))
     pool = read_pool(trim_der(raw) for raw in endorsements.certificates)
     leaf = next((certificate for certificate in pool if certificate.spki == ak), None)
     if leaf is None:
