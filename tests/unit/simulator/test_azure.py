@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("runtime_data_mismatch", {"hcl": Hcl(runtime_altered=True)}),
     ("ak_mismatch", {"hcl": Hcl(ak_of_stranger=True)}),
     ("malformed_evidence", {"hcl": Hcl(ak_named_twice=True)}),
-    ("unsupported_evidence", {"hcl": Hcl(report_type=4)}),
+    ("malformed_evidence", {"hcl": Hcl(report_type=4)}),
     ("unsupported_evidence", {"hcl": Hcl(report_type=9)}),
     ("vmpl", {"hcl": Hcl(report=Report(vmpl=2))}),
     ("signature_invalid", {"hcl": Hcl(report=Report(altered=0x90))}),
