@@ -24,10 +24,12 @@ AttestationError                code, exit_code, hint
     └── AttesterAbsent          no such device
 
 A message says what, where, wanted, seen; the hint says what to do next. `code` is a stable lower_snake_case word that
-programs may match on; it appears in JSON output and in test names. This module imports nothing.
+programs may match on; it appears in JSON output and in test names. This module imports nothing but the table of hints.
 """
 
 from __future__ import annotations
+
+from attestable_mcp.hints import hint_for
 
 EXIT_VERIFIED = 0
 EXIT_USAGE = 1
@@ -47,8 +49,7 @@ class AttestationError(Exception):
         super().__init__(message)
         if code is not None:
             self.code = code
-        if hint is not None:
-            self.hint = hint
+        self.hint = hint or self.hint or hint_for(self.code)
 
     @property
     def message(self) -> str:

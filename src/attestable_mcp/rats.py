@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar, final
 
+from attestable_mcp.hints import hint_for
+
 _T = TypeVar("_T")
 ClaimValue = str | int | bool
 
@@ -364,11 +366,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReport:
-    """The error of a result in the public JSON shape."""
+    """The error of a result in the public JSON shape. Without a hint of its own it has that of its code."""
 
     code: str
     message: str
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.hint:
+            object.__setattr__(self, "hint", hint_for(self.code))
 
     def to_json(self) -> dict[str, str]:
         return {"code": self.code, "message": self.message, "hint": self.hint}
