@@ -112,10 +112,10 @@ class TpmPlayer:
 
 
 class AzurePlayer:
-    """An Azure VM on SEV-SNP: the measurement as in `AmdPlayer`, and in PCR 11 of its vTPM."""
+    """An Azure VM: the measurement as in `AmdPlayer`, or in `IntelPlayer` on TDX, and in PCR 11 of its vTPM."""
 
-    def __init__(self, measured: bytes, vm: azure.AzureVm | None = None) -> None:
-        self._hcl = Hcl(measurement=wide(measured))
+    def __init__(self, measured: bytes, tee: Tee, vm: azure.AzureVm | None = None) -> None:
+        self._hcl = Hcl(measurement=wide(measured), tdx=tee is Tee.AZURE_TDX)
         self._quote = TpmQuote(events=_boot(measured))
         self._vm = vm or azure.well_known()
 
@@ -125,7 +125,7 @@ class AzurePlayer:
 
     def collateral(self, at: datetime) -> Endorsements:
         """See Player."""
-        return self._vm.amd.collateral(at=at)
+        return self._vm.intel.collateral(at=at, tee=Tee.TDX) if self._hcl.tdx else self._vm.amd.collateral(at=at)
 
 
 PLAYERS: Mapping[Tee, Callable[[bytes], Player]] = MappingProxyType(
@@ -135,7 +135,8 @@ PLAYERS: Mapping[Tee, Callable[[bytes], Player]] = MappingProxyType(
         Tee.SEV_SNP: AmdPlayer,
         Tee.NITRO: AwsPlayer,
         Tee.TPM: TpmPlayer,
-        Tee.AZURE_SEV_SNP: AzurePlayer,
+        Tee.AZURE_SEV_SNP: lambda measured: AzurePlayer(measured, Tee.AZURE_SEV_SNP),
+        Tee.AZURE_TDX: lambda measured: AzurePlayer(measured, Tee.AZURE_TDX),
     }
 )
 """Every kind that can be played."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -29,7 +30,7 @@ from attestable_mcp.verify.memory import Memory
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 Start = Callable[[], str]
-NOWHERE = ("127.0.0.1", 9, "/")
+NOWHERE = ("127.0.0.1", 9)
 VM = AzureVm()
 
 
@@ -67,16 +68,28 @@ def define(tpm: Tpm, index: int, content: bytes) -> None:
 
 
 @contextmanager
-def metadata(body: bytes, status: int = 200) -> Iterator[tuple[tuple[str, int, str], list[str | None]]]:
-    """The metadata service: its place, and the Metadata headers that it saw."""
+def metadata(
+    body: bytes, status: int = 200, quote: Callable[[bytes], bytes] = lambda report: b""
+) -> Iterator[tuple[tuple[str, int], list[str | None]]]:
+    """The metadata service: its place, and the Metadata headers that it saw. `quote` makes TD quotes of TDREPORTs."""
     seen: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            assert self.path == "/metadata/THIM/amd/certification"
             seen.append(self.headers["Metadata"])
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            assert self.path == "/acc/tdquote"
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["report"]
+            report = base64.urlsafe_b64decode(asked + "=" * (-len(asked) % 4))
+            self.send_response(status)
+            self.end_headers()
+            made = base64.urlsafe_b64encode(quote(report)).rstrip(b"=").decode()
+            self.wfile.write(body or json.dumps({"quote": made}).encode())
 
         def log_message(self, format: str, *arguments: object) -> None:
             return
@@ -84,7 +97,7 @@ def metadata(body: bytes, status: int = 200) -> Iterator[tuple[tuple[str, int, s
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield ("127.0.0.1", server.server_port, "/metadata/THIM/amd/certification"), seen
+        yield ("127.0.0.1", server.server_port), seen
         server.shutdown()
         thread.join(10)
 
@@ -99,7 +112,7 @@ def test_every_link_from_amd_to_the_quote_of_a_real_tpm_holds(swtpm: Start) -> N
     where = swtpm()
     provision(where, Hcl())
     with metadata(thim()) as (place, seen):
-        attester = AzureAttester(where, thim=place, event_log=None)
+        attester = AzureAttester(where, metadata=place, event_log=None)
         evidence = attester.attest(b"\x0b" * 64)
         stapled = attester.endorsements()
         attester.endorsements()
@@ -121,7 +134,7 @@ def test_without_the_metadata_service_there_is_no_staple(swtpm: Start, body: byt
     provision(where, Hcl())
     now = [0.0]
     with metadata(body, status) as (place, seen):
-        attester = AzureAttester(where, thim=place, event_log=None, clock=lambda: now[0])
+        attester = AzureAttester(where, metadata=place, event_log=None, clock=lambda: now[0])
         for later in (0.0, 599.0, 600.0):
             now[0] = later
             assert attester.endorsements() == Endorsements()
@@ -130,7 +143,7 @@ def test_without_the_metadata_service_there_is_no_staple(swtpm: Start, body: byt
 
 def test_an_ordinary_tpm_is_told_from_azures(swtpm: Start) -> None:
     with pytest.raises(AttesterError, match="no NV index 01400001") as caught:
-        AzureAttester(swtpm(), thim=NOWHERE)
+        AzureAttester(swtpm(), metadata=NOWHERE)
     assert "--attester tpm" in caught.value.hint
 
 
@@ -138,18 +151,52 @@ def test_a_report_over_another_key_is_refused(swtpm: Start) -> None:
     where = swtpm()
     provision(where, Hcl(), other_key=True)
     with pytest.raises(AttesterError, match="names another key than handle 81000003"):
-        AzureAttester(where, thim=NOWHERE)
+        AzureAttester(where, metadata=NOWHERE)
 
 
-def test_tdx_is_named_as_not_attested_yet(swtpm: Start) -> None:
+def quoted(report: bytes) -> bytes:
+    """What Azure's quoting service makes of a TDREPORT."""
+    assert len(report) == 1024
+    return VM.intel.quote_tdx(report[128:192])
+
+
+def test_on_tdx_the_metadata_service_makes_the_td_quote(swtpm: Start) -> None:
     where = swtpm()
-    provision(where, Hcl(report_type=4))
-    with pytest.raises(AttesterError, match="seen one on TDX"):
-        AzureAttester(where, thim=NOWHERE)
+    provision(where, Hcl(tdx=True))
+    with metadata(b"", quote=quoted) as (place, seen):
+        attester = AzureAttester(where, metadata=place, event_log=None)
+        evidence = attester.attest(b"\x0c" * 64)
+        assert attester.endorsements() == Endorsements()
+    assert seen == []
+    assert attester.tee == "azure-tdx"
+    anchors = TrustAnchors(intel=(TrustAnchor(name="simulated", spki_sha256=VM.intel.root_spki_sha256),))
+    bag = VM.intel.collateral(at=NOW, tee=Tee.TDX)
+    verified = verify_azure.verify(evidence, bag, anchors=anchors, at=NOW, memory=Memory())
+    assert verified.claims.tee is Tee.AZURE_TDX
+    assert verified.claims.report_data == hashlib.sha256(b"\x0c" * 64).digest()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "quote", "message"),
+    [
+        (b"", 500, quoted, "wanted 200, seen 500"),
+        (b"{}", 200, quoted, "wanted a quote in base64url, seen none"),
+        (b'{"quote": "!"}', 200, quoted, "wanted a quote in base64url, seen '!'"),
+        (b"", 200, lambda report: b"no quote", "of kind intel-quote"),
+        (b"", 200, lambda report: VM.intel.quote_tdx(bytes(64)), "the report data just given"),
+    ],
+)
+def test_without_a_td_quote_there_is_no_attester(
+    swtpm: Start, body: bytes, status: int, quote: Callable[[bytes], bytes], message: str
+) -> None:
+    where = swtpm()
+    provision(where, Hcl(tdx=True))
+    with metadata(body, status, quote) as (place, _), pytest.raises(AttesterError, match=message):
+        AzureAttester(where, metadata=place)
 
 
 def test_a_damaged_report_is_named(swtpm: Start) -> None:
     where = swtpm()
     provision(where, Hcl(), damage=True)
     with pytest.raises(AttesterError, match="NV index 01400001: HCL report: wanted HCLA"):
-        AzureAttester(where, thim=NOWHERE)
+        AzureAttester(where, metadata=NOWHERE)

@@ -25,8 +25,10 @@ def verify(hcl: Hcl, quote: TpmQuote) -> Verified:
     vm = well_known()
     anchor = TrustAnchor(name="simulated", spki_sha256=vm.amd.root_spki_sha256)
     evidence = Evidence(kind=EvidenceKind.AZURE_VTPM, body=vm.evidence(DATA, hcl=hcl, quote=quote))
-    bag = vm.amd.collateral(at=AT)
-    return azure.verify(evidence, bag, anchors=TrustAnchors(amd=(anchor,)), at=AT, memory=Memory())
+    bag = vm.amd.collateral(at=AT) + vm.intel.collateral(at=AT, tee=Tee.TDX)
+    intel = TrustAnchor(name="simulated", spki_sha256=vm.intel.root_spki_sha256)
+    anchors = TrustAnchors(amd=(anchor,), intel=(intel,))
+    return azure.verify(evidence, bag, anchors=anchors, at=AT, memory=Memory())
 
 
 @pytest.mark.parametrize(
@@ -46,12 +48,25 @@ def test_good_evidence_is_accepted_link_by_link(hcl: Hcl) -> None:
     assert {"azure.runtime-data", "azure.ak", "azure.report.vmpl", "tpm.quote.signature", "snp.vek.chain"} <= passed
 
 
+def test_a_vm_on_tdx_is_accepted_link_by_link() -> None:
+    verified = verify(Hcl(tdx=True), TpmQuote(pcrs={11: b"\x11" * 32}))
+    assert verified.claims.tee is Tee.AZURE_TDX
+    assert verified.claims.report_data == hashlib.sha256(DATA).digest()
+    assert verified.claims.values["mr_td"] == "51" * 48
+    passed = {finding.check for finding in verified.findings}
+    assert {"azure.runtime-data", "azure.ak", "azure.td-quote.report-data", "tpm.quote.signature"} <= passed
+
+
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("runtime_data_mismatch", {"hcl": Hcl(runtime_altered=True)}),
     ("ak_mismatch", {"hcl": Hcl(ak_of_stranger=True)}),
     ("malformed_evidence", {"hcl": Hcl(ak_named_twice=True)}),
     ("malformed_evidence", {"hcl": Hcl(report_type=4)}),
     ("unsupported_evidence", {"hcl": Hcl(report_type=9)}),
+    ("malformed_evidence", {"hcl": Hcl(tdx=True, without_td_quote=True)}),
+    ("malformed_evidence", {"hcl": Hcl(tdx=True, report_type=2)}),
+    ("runtime_data_mismatch", {"hcl": Hcl(tdx=True, td_quote_of_stranger=True)}),
+    ("runtime_data_mismatch", {"hcl": Hcl(tdx=True, runtime_altered=True)}),
     ("vmpl", {"hcl": Hcl(report=Report(vmpl=2))}),
     ("signature_invalid", {"hcl": Hcl(report=Report(altered=0x90))}),
     ("signature_invalid", {"hcl": Hcl(report=Report(signed_by_stranger=True))}),
