@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestable_mcp.attest.tpm_commands import Command, Tpm
 from attestable_mcp.attest.tpm_link import open_link
+from attestable_mcp.errors import AttesterError
 from attestable_mcp.wire import der
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -73,11 +74,17 @@ def _start_swtpm(program: str, state: Path, place: Path) -> subprocess.Popen[byt
 
 
 def _wait_for(place: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until it answers: the socket's file is there before anybody listens on it."""
     until = time.monotonic() + 20
-    while not place.exists():
-        if process.poll() is not None or time.monotonic() > until:
-            pytest.fail(f"swtpm did not start: {(place.parent / 'log').read_text(errors='replace')}")
-        time.sleep(0.01)
+    while True:
+        try:
+            open_link(str(place)).close()
+        except AttesterError:
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"swtpm did not start: {(place.parent / 'log').read_text(errors='replace')}")
+            time.sleep(0.01)
+        else:
+            return
 
 
 @pytest.fixture
