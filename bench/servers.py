@@ -12,6 +12,13 @@ from pathlib import Path
 @contextlib.contextmanager
 def running(mode: str) -> Iterator[str]:
     """The URL of a server in `mode`, for as long as the block lasts."""
+    with running_with_pid(mode) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def running_with_pid(mode: str) -> Iterator[tuple[str, int]]:
+    """The same with the number of its process."""
     command = [sys.executable, str(Path(__file__).with_name("_server.py")), mode]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
@@ -20,7 +27,7 @@ def running(mode: str) -> Iterator[str]:
         url = process.stdout.readline().strip()
         if not url:
             raise SystemExit(f"the {mode} server did not start")
-        yield url
+        yield url, process.pid
     finally:
         process.stdin.close()
         try:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,8 +24,9 @@ from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, life
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
 from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
-from attestable_mcp.tls.engine import ServerContext, TlsObject
+from attestable_mcp.tls.engine import ServerContext
 from attestable_mcp.tls.listening import Uvicorn, listen, reachable, run
+from attestable_mcp.tls.transport import tls_protocol_factory
 
 MAX_BODY = 8 * 1024 * 1024
 MAX_HEADER = 64 * 1024
@@ -44,9 +44,7 @@ class _Peer:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc]
-        tls = transport.get_extra_info("ssl_object")
-        if isinstance(tls, TlsObject):
-            self.app_state = {**self.app_state, STATE_KEY: tls.channel}
+        self.app_state = {**self.app_state, STATE_KEY: transport.get_extra_info("channel")}
 
 
 def _protocol() -> type[asyncio.Protocol]:
@@ -287,10 +285,10 @@ class Server:
                 wait = min(RETRY, self._lifetime / 10)
                 _log.error("certificate not renewed, valid until %s: %s", self.issued.not_after, error.message)
 
-    def _config(self, context: ssl.SSLContext) -> uvicorn.Config:
+    def _config(self, context: ServerContext) -> uvicorn.Config:
         return uvicorn.Config(
             self.challenge,
-            http=_protocol(),
+            http=tls_protocol_factory(_protocol(), context),  # type: ignore[arg-type]  # uvicorn only calls it
             ws="none",
             loop="asyncio",
             lifespan=self._lifespan,
@@ -303,7 +301,6 @@ class Server:
             h11_max_incomplete_event_size=MAX_HEADER,
             timeout_keep_alive=60,
             timeout_graceful_shutdown=self._drain_seconds,
-            ssl_context_factory=lambda config, default: context,
         )
 
 

@@ -1,0 +1,222 @@
+"""A `Channel` between a socket's transport and an asyncio protocol: the serving side of TLS, connection by connection.
+
+asyncio has a TLS layer of its own, which would take `engine.TlsObject`. It keeps a buffer of 256 KiB for each
+connection and copies every byte twice; a server of desktop hosts holds hundreds of connections that mostly wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+
+from attestable_mcp.tls.channel import Channel, wrap
+
+HANDSHAKE_SECONDS = 30.0
+READ = 64 * 1024
+"""Bytes of ciphertext a read; also the plaintext that an application is handed at once."""
+_log = logging.getLogger(__name__)
+_SHARED = bytearray(READ)
+"""Readiness loops fill the buffer and hand it over in one step, so that all connections of a thread share it."""
+
+
+class TlsTransport(asyncio.Transport):
+    """What the application protocol writes to. Nothing that it does blocks."""
+
+    def __init__(self, below: TlsProtocol, context: ssl.SSLContext) -> None:
+        super().__init__({"sslcontext": context, "channel": below.channel})
+        self._below = below
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """`channel`, `sslcontext`, or what the socket's transport says."""
+        own = super().get_extra_info(name)
+        return own if own is not None else self._below.raw.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._below.app = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        app: asyncio.BaseProtocol = self._below.app
+        return app
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._below.write(data)
+
+    def can_write_eof(self) -> bool:
+        """TLS 1.3 has half-closed connections (RFC 8446 section 6.1); HTTP/1.1 has no use for them."""
+        return False
+
+    def close(self) -> None:
+        self._below.close()
+
+    def abort(self) -> None:
+        self._below.raw.abort()
+
+    def is_closing(self) -> bool:
+        return self._below.closing or self._below.raw.is_closing()
+
+    def pause_reading(self) -> None:
+        self._below.pause()
+
+    def resume_reading(self) -> None:
+        self._below.resume()
+
+    def is_reading(self) -> bool:
+        return not self._below.paused and not self.is_closing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._below.raw.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._below.raw.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._below.raw.get_write_buffer_limits()
+
+
+class TlsProtocol(asyncio.BufferedProtocol):
+    """What the socket's transport speaks to: it brings the handshake about, then hands plaintext to `app`.
+
+    `app` learns of the connection once the handshake stands; where it never does, `app` learns nothing at all.
+    """
+
+    raw: asyncio.Transport
+
+    def __init__(
+        self,
+        app: asyncio.BaseProtocol,
+        channel: Channel,
+        context: ssl.SSLContext,
+        *,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        self.app: Any = app
+        self._handshake_seconds = handshake_seconds
+        self.channel = channel
+        self.paused = False
+        self.closing = False
+        self._context = context
+        self._announced = False
+        self._ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._buffer = memoryview(bytearray(READ) if sys.platform == "win32" else _SHARED)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.raw = transport
+        self._timer = asyncio.get_running_loop().call_later(self._handshake_seconds, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.closing = True
+        if self._announced:
+            self.app.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.channel.feed(self._buffer[:nbytes])
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """The socket's other side is closed: what was sent before still counts, and nothing comes after."""
+        self.channel.feed_eof()
+        self._advance()
+        return False
+
+    def pause_writing(self) -> None:
+        if self._announced:
+            self.app.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._announced:
+            self.app.resume_writing()
+
+    def pause(self) -> None:
+        """Hand nothing to the application for a while; what was read waits decrypted or in its records."""
+        self.paused = True
+        if not self.raw.is_closing():
+            self.raw.pause_reading()
+
+    def resume(self) -> None:
+        """Hand over what waited, then read on."""
+        self.paused = False
+        if not self.raw.is_closing():
+            self.raw.resume_reading()
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send. After the end it is dropped, as asyncio's transports do."""
+        if self.closing or not data:
+            return
+        try:
+            self.raw.write(self.channel.write(data))
+        except SSL.Error as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Say close_notify, send what waits, and end. The peer's own is not waited for (RFC 8446 section 6.1)."""
+        if self.closing:
+            return
+        self.closing = True
+        self.raw.write(self.channel.close())
+        self.raw.close()
+
+    def _advance(self) -> None:
+        try:
+            if self.channel.established or self._handshake():
+                self._deliver()
+        except SSL.Error as error:
+            self._fail(error)
+        else:
+            self._flush()
+
+    def _handshake(self) -> bool:
+        if not self.channel.handshake():
+            return False
+        assert self._timer is not None
+        self._timer.cancel()
+        self._flush()
+        self._announced = True
+        self.app.connection_made(TlsTransport(self, self._context))
+        return True
+
+    def _deliver(self) -> None:
+        """Hand on what can be decrypted, for as long as the application wants it."""
+        while not self.paused and not self.closing and not self._ended:
+            data = self.channel.read_all(READ)
+            if data is None:
+                return
+            if data:
+                self.app.data_received(data)
+            else:
+                self._ended = True
+                if not self.app.eof_received():
+                    self.close()
+
+    def _flush(self) -> None:
+        if (cipher := self.channel.take()) and not self.raw.is_closing():
+            self.raw.write(cipher)
+
+    def _fail(self, error: SSL.Error) -> None:
+        """Send the alert that OpenSSL has for the peer, and end."""
+        _log.debug("a connection ended: %s", wrap(error, "TLS").message)
+        self._flush()
+        self.closing = True
+        self.raw.close()
+
+
+def tls_protocol_factory(app: Callable[..., asyncio.BaseProtocol], context: Any) -> Callable[..., TlsProtocol]:
+    """Make a factory of protocols over TLS from one of protocols and a `ServerContext`; arguments go to `app`."""
+
+    def make(*args: Any, **options: Any) -> TlsProtocol:
+        return TlsProtocol(app(*args, **options), context.channel(), context)
+
+    return make
