@@ -47,6 +47,11 @@ test-slow: $(READY) swtpm  ## the suites that take minutes
 mcpb: $(READY)  ## the .mcpb bundle of the bridge, for Claude Desktop and others, in dist/
 	@$(BIN)/python packaging/mcpb/build.py dist
 
+conformance: $(READY)  ## the official suite, reference servers and the Inspector (see docs/conformance.md)
+	@$(BIN)/python tests/conformance/suite.py
+	@$(BIN)/python tests/conformance/reference.py
+	@$(BIN)/python tests/conformance/inspector_cli.py
+
 bench: $(READY)  ## figures as ratios to a peer or a floor measured in the same run
 	@$(BIN)/python bench/run.py
 

@@ -127,7 +127,7 @@ class Bridge:
             code = rpc.PARSE_ERROR if message is None else rpc.INVALID_REQUEST
             await self._write(rpc.error(request_id if rpc.is_id(request_id) else None, code, problem))
             return
-        if message.get("method") == "initialize":
+        if message.get("method") == "initialize" and bridge_headers.version_of(message) is None:
             self._begin_anew()
         if self._translator is not None:
             await self._carry_out(self._translator.from_host(message))
@@ -522,7 +522,7 @@ class Bridge:
 
     def _era_open(self, call: _Call) -> bool:
         """May the answer to this call show that the server speaks the other era only?"""
-        first = call.version is not None or call.method == "initialize"
+        first = (call.version is not None) != (call.method == "initialize")
         return first and not self._era_known and not call.translated
 
     async def _find_era(self, call: _Call) -> None:

@@ -36,7 +36,7 @@ from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, ChildEnded, Command
 from attestable_mcp.mcp.outbox import Outbox, answer
-from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST
+from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST, REMOVED
 
 _log = logging.getLogger(__name__)
 _LIST_PAGES = 100
@@ -198,6 +198,9 @@ class SharedChild:
         verdict = classify_inbound_request(message, headers=headers, supported_modern_versions=self.versions)
         if isinstance(verdict, InboundLadderRejection):
             return verdict
+        if message["method"] in REMOVED:
+            # Over stdio a process of both eras may take these up; at this revision's HTTP endpoint they do not exist.
+            return InboundLadderRejection(code=rpc.METHOD_NOT_FOUND, message="Method not found")
         return await self._parameter_rejection(message, headers)
 
     async def _exchange(self, message: rpc.Message, receive: asgi.Receive, send: asgi.Send) -> None:

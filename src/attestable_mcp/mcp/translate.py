@@ -34,6 +34,8 @@ ASKING_METHODS = {"sampling/createMessage": "sampling", "elicitation/create": "e
 """What a server may ask of a host, and the capability that the host must have declared."""
 RESUMABLE = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Requests in whose answer the stateless era may ask for input."""
+REMOVED = frozenset({"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+"""Requests of the handshake era that the stateless era does not have: HTTP 404 and -32601 (SEP-2575)."""
 MODERN_ONLY_CODES = frozenset({-32020, MISSING_REQUIRED_CLIENT_CAPABILITY})
 """Errors that only a server of the stateless era sends."""
 

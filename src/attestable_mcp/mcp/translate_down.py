@@ -23,6 +23,7 @@ from attestable_mcp.mcp.translate import (
     LIST_CHANGED,
     MODERN_VERSIONS,
     NEWEST_HANDSHAKE,
+    REMOVED,
     RESUMABLE,
     UPDATED,
     Step,
@@ -147,7 +148,10 @@ class Downward:
 
     def _request(self, message: rpc.Message) -> None:
         method, params = message["method"], rpc.params(message)
-        if method == "server/discover":
+        if method in REMOVED:
+            text = f"{method}: not a method of this protocol revision"
+            self._steps.to_host(refusal(message["id"], rpc.METHOD_NOT_FOUND, text))
+        elif method == "server/discover":
             self._steps.to_host(answer(message["id"], self._for_modern_era(method, self._discovered())))
         elif method == "subscriptions/listen":
             self._subscriptions.open(message["id"], table(params.get("notifications")))

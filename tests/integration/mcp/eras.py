@@ -246,7 +246,7 @@ async def until(held: Callable[[], bool]) -> None:
 def refuse_methods(era: str) -> None:
     """Run the server on stdio, held to one era: it knows nothing of how the other begins."""
     server = era_server()
-    forbidden = {LEGACY: "server/discover", MODERN: "initialize"}[era]
+    forbidden = {LEGACY: "server/discover", MODERN: "initialize"}.get(era)
 
     outside_in = os.dup(0)
     read_end, write_end = os.pipe()

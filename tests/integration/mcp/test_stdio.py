@@ -279,6 +279,12 @@ async def test_an_unknown_revision_is_told_which_are_served(wrapped: Any, plain_
         assert answer.json()["error"]["data"]["supported"] == ["2026-07-28"]
 
 
+async def test_the_handshake_does_not_exist_at_the_stateless_endpoint(wrapped: Any, plain_command: Any) -> None:
+    async with wrapped(plain_command()) as (_, url), httpx2.AsyncClient() as http:
+        answer = await http.post(url, **modern("initialize", INITIALIZE["params"]))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, -32601)
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "code"),
     [

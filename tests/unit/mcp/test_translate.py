@@ -250,6 +250,8 @@ def test_an_envelope_that_is_not_ours_is_refused() -> None:
     assert code_of(made.from_host(ask(1, "tools/list"))) == -32602
     assert code_of(made.from_host(modern(1, "tools/list", {rpc.PROTOCOL_VERSION: "2099-01-01"}))) == -32022
     assert code_of(made.from_host(modern(1, "tools/list", {rpc.CLIENT_CAPABILITIES: None}))) == -32602
+    for removed in ("initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
+        assert code_of(made.from_host(modern(1, removed))) == -32601
 
 
 def test_a_question_becomes_the_answer_and_the_answer_a_reply() -> None:
