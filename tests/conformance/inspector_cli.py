@@ -4,7 +4,7 @@
 
 Each call of the Inspector is made twice, to the SDK's era server of the tests on stdio and to `connect` in front of it;
 what it prints is shown and compared. A refused server is shown too: the Inspector must print the check that failed.
-The exit code is 1 if anything differs. `peers.py` in this folder fetches the Inspector.
+The exit code is 1 if anything differs. `outside.py` in this folder fetches the Inspector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import peers
+import outside
 from reference import bare
 from suite import OURS, TRUST, Missing, program, said
 
@@ -39,9 +39,9 @@ CALLS = (
 
 def inspect(server: list[str], era: str, call: tuple[str, ...], folder: Path) -> tuple[int, str, str]:
     """The Inspector's exit code, stdout and stderr. Raises: Missing."""
-    inspector = peers.npm_program("@modelcontextprotocol/inspector")
+    inspector = outside.npm_program("@modelcontextprotocol/inspector")
     if inspector is None:
-        raise Missing("the Inspector, or a Node that runs it, is absent: tests/conformance/peers.py")
+        raise Missing("the Inspector, or a Node that runs it, is absent: tests/conformance/outside.py")
     config = folder / f"{era}.json"
     entry = {"type": "stdio", "command": server[0], "args": server[1:], "protocolEra": era}
     config.write_text(json.dumps({"mcpServers": {"it": entry}}))
@@ -51,7 +51,7 @@ def inspect(server: list[str], era: str, call: tuple[str, ...], folder: Path) ->
         capture_output=True,
         text=True,
         timeout=60,
-        env=peers.environment() | {"HOME": str(folder)},
+        env=outside.environment() | {"HOME": str(folder)},
         cwd=folder,
         check=False,
     )

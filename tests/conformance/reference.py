@@ -5,7 +5,7 @@
 Each server is asked the same questions three ways: its own stdio; `connect` to `serve -- COMMAND` in the era that the
 server speaks; and, where it speaks the handshake era only, the same by a host of the stateless era, whose answers are
 compared after the fields of that era are taken off. Every response and every notification counts. The exit code is 1 if
-any differs. `peers.py` in this folder fetches the servers.
+any differs. `outside.py` in this folder fetches the servers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import peers
+import outside
 from suite import OURS, TRUST, Missing, program, said
 
 MODERN = "2026-07-28"
@@ -71,16 +71,16 @@ def tool(name: str, **arguments: object) -> Question:
 
 
 def _python(module: str, *more: str) -> list[str]:
-    command = peers.python_module(module)
+    command = outside.python_module(module)
     if command is None:
-        raise Missing(f"{module} is absent: tests/conformance/peers.py")
+        raise Missing(f"{module} is absent: tests/conformance/outside.py")
     return [*command, *more]
 
 
 def _npm(package: str, *more: str) -> list[str]:
-    command = peers.npm_program(package)
+    command = outside.npm_program(package)
     if command is None:
-        raise Missing(f"{package}, or a Node that runs it, is absent: tests/conformance/peers.py")
+        raise Missing(f"{package}, or a Node that runs it, is absent: tests/conformance/outside.py")
     return [*command, *more]
 
 
@@ -341,7 +341,7 @@ def process(words: Sequence[str], more: dict[str, str]) -> Iterator[subprocess.P
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=peers.environment() | more,
+        env=outside.environment() | more,
     )
     try:
         yield started

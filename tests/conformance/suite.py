@@ -5,7 +5,7 @@
 Ways: `direct`; `url` = connect --listen to serve URL; `stdio` = connect --listen to serve -- everything-server;
 `bridge` = the same with the bridge itself as the command, so that its stdio side is in the path; `translated` = as
 `bridge`, before a server that speaks only the era that the revision is not of. Prints a table. The exit code is 1 if a
-scored scenario fails on a way and not directly. `peers.py` in this folder fetches what is needed.
+scored scenario fails on a way and not directly. `outside.py` in this folder fetches what is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import peers
+import outside
 
 NEEDS_ITS_ERA = re.compile(r"input-required-|tools-call-(elicitation|sampling)$|elicitation-sep")
 """Scenarios whose tools at the everything-server exist in one era only: no translation can bring them about."""
@@ -73,7 +73,7 @@ def program(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]:
     """A program in the background, ended afterwards; its stderr goes to `log`."""
     with log.open("a") as errors:
         process = subprocess.Popen(
-            list(words), stdout=subprocess.PIPE, stderr=errors, text=True, env=peers.environment()
+            list(words), stdout=subprocess.PIPE, stderr=errors, text=True, env=outside.environment()
         )
         try:
             yield process
@@ -158,17 +158,17 @@ class Way:
 
 def everything() -> Path:
     """The everything-server's folder. Raises: Missing."""
-    found = peers.everything()
+    found = outside.everything()
     if found is None:
-        raise Missing("the SDK's everything-server is absent: tests/conformance/peers.py --sdk FOLDER")
+        raise Missing("the SDK's everything-server is absent: tests/conformance/outside.py --sdk FOLDER")
     return found
 
 
 def suite_command() -> list[str]:
     """The suite's command. Raises: Missing."""
-    found = peers.npm_program("@modelcontextprotocol/conformance")
+    found = outside.npm_program("@modelcontextprotocol/conformance")
     if found is None:
-        raise Missing("the conformance suite or a Node that runs it is absent: tests/conformance/peers.py")
+        raise Missing("the conformance suite or a Node that runs it is absent: tests/conformance/outside.py")
     return found
 
 
@@ -179,7 +179,7 @@ def examine(url: str, revision: str, scenarios: Sequence[str], folder: Path) -> 
         named = ["--scenario", scenario, "--spec-version", revision] if scenario else ["--requirements", revision]
         words = [*suite_command(), "server", "--url", url, *named, "-o", str(folder / "results")]
         ran = subprocess.run(
-            words, capture_output=True, text=True, timeout=900, env=peers.environment(), cwd=folder, check=False
+            words, capture_output=True, text=True, timeout=900, env=outside.environment(), cwd=folder, check=False
         )
         (folder / "suite.log").write_text(ran.stdout + ran.stderr)
         read(ran.stdout, scenario, outcome)
@@ -226,10 +226,10 @@ def table(found: dict[tuple[str, str], Outcome]) -> list[str]:
 
 def versions() -> str:
     """What was run, in one line."""
-    node = subprocess.run([peers.node() or "node", "--version"], capture_output=True, text=True, check=False).stdout
+    node = subprocess.run([outside.node() or "node", "--version"], capture_output=True, text=True, check=False).stdout
     names = ("mcp", "uvicorn", "httpx2")
     ours = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    number = peers.npm_version("@modelcontextprotocol/conformance")
+    number = outside.npm_version("@modelcontextprotocol/conformance")
     return f"conformance {number}, node {node.strip()}, {ours}, Python {sys.version.split()[0]}"
 
 

