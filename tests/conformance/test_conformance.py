@@ -1,7 +1,7 @@
 """The official conformance suite, the Inspector and reference servers through the attested path.
 
-A few scenarios run always, all else with `make test-slow`. Skipped by name where a program is absent: outside.py fetches
-them.
+A few scenarios run always, all else with `make test-slow`. Skipped by name where a program is absent: `outside.py` in
+this folder fetches them.
 """
 
 from __future__ import annotations
