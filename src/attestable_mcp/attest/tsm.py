@@ -89,7 +89,7 @@ class TsmAttester:
         self._files = files if files is not None else ConfigfsFiles(root)
         self._where = str(root)
         self._lock = threading.Lock()
-        self._certificates: tuple[bytes, ...] = ()
+        self._given = Endorsements()
         self._kind, self.tee = self._provider()
         self._pace = pace or (Pace() if self._kind is EvidenceKind.SNP_REPORT else Pace(most=_TDX_MOST))
 
@@ -118,10 +118,8 @@ class TsmAttester:
         return evidence
 
     def endorsements(self) -> Endorsements:
-        """The certificates that the host gave with the last report; on TDX none: collateral comes from Intel."""
-        if not self._certificates:
-            return Endorsements()
-        return Endorsements(certificates=self._certificates, sources=(f"{self._where} (auxblob)",))
+        """What the host gave with the last report; on TDX nothing: collateral comes from Intel."""
+        return self._given
 
     def _paced(self, report_data: bytes) -> bytes:
         try:
@@ -160,7 +158,11 @@ class TsmAttester:
             found = read_certificate_table(table) if table else {}
         except EvidenceError:
             found = {}
-        self._certificates = tuple(raw for name, raw in found.items() if name != "CRL")
+        self._given = Endorsements(
+            certificates=tuple(raw for name, raw in found.items() if name != "CRL"),
+            crls=tuple(raw for name, raw in found.items() if name == "CRL"),
+            sources=(f"{self._where} (auxblob)",) if found else (),
+        )
 
     def _generation(self, report: str) -> int:
         text = self._files.read(f"{report}/generation", 32).strip()

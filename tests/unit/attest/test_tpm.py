@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import socket
 import struct
 import threading
@@ -248,7 +249,7 @@ def refusal(rc: int) -> bytes:
 
 
 def test_a_busy_tpm_is_asked_again(swtpm: Start) -> None:
-    answers = iter([0x922, 0x908, 0x90A])
+    answers = iter([0x922, 0x908, 0x90A, 0x920])
     rules = {QUOTE: lambda response: refusal(rc) if (rc := next(answers, 0)) else response}
     meddled(swtpm(), rules).attest(bytes(64))
     assert next(answers, None) is None
@@ -300,6 +301,49 @@ def test_a_tpm_without_sha2_banks_is_refused_with_what_to_do(swtpm: Start) -> No
     with pytest.raises(AttesterError, match=r"wanted a PCR bank of SHA-256, .* seen sha1") as caught:
         meddled(swtpm(), {CAPABILITY: sha1_only})
     assert "swtpm_setup" in caught.value.hint
+
+
+class Recorder:
+    """A link that keeps every response, or replays them with one damaged."""
+
+    def __init__(self, inner: Link | None, responses: list[bytes], damage: tuple[int, bytes] | None = None) -> None:
+        self.name = "recorded"
+        self._inner = inner
+        self._responses = responses
+        self._damage = damage
+        self._at = 0
+
+    def exchange(self, command: bytes) -> bytes:
+        if self._inner is not None:
+            self._responses.append(self._inner.exchange(command))
+            return self._responses[-1]
+        number, self._at = self._at, self._at + 1
+        if number >= len(self._responses):
+            raise AttesterError("recorded: nothing more")
+        return self._damage[1] if self._damage and self._damage[0] == number else self._responses[number]
+
+    def close(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+
+
+def test_no_damaged_response_leads_to_anything_but_an_attester_error(swtpm: Start) -> None:
+    where, kept = swtpm(), list[bytes]()
+    links = [Recorder(open_link(where), kept)]
+    TpmAttester(where, event_log=None, connect=lambda _: links[0])
+    luck, refused = random.Random(20), 0
+    for _ in range(400):
+        number = luck.randrange(len(kept))
+        whole = bytearray(kept[number])
+        for _ in range(luck.randrange(1, 4)):
+            whole[luck.randrange(len(whole))] = luck.randrange(256)
+        damaged = bytes(whole[: luck.choice((len(whole), luck.randrange(len(whole) + 1)))])
+        damaged = damaged[:2] + len(damaged).to_bytes(4, "big") + damaged[6:] if luck.random() < 0.7 else damaged
+        try:
+            TpmAttester("x", event_log=None, connect=lambda _: Recorder(None, kept, (number, damaged)))  # noqa: B023
+        except AttesterError:
+            refused += 1
+    assert refused > 200
 
 
 # links
