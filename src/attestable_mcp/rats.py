@@ -29,6 +29,8 @@ class Tee(StrEnum):
     TPM = "tpm"
     AZURE_SEV_SNP = "azure-sev-snp"
     AZURE_TDX = "azure-tdx"
+    TOKEN = "token"  # noqa: S105 - a kind
+    """No hardware: the word of a third verifier that has judged some."""
 
 
 class EvidenceKind(StrEnum):
@@ -39,6 +41,7 @@ class EvidenceKind(StrEnum):
     NITRO_DOCUMENT = "nitro-document"
     TPM_QUOTE = "tpm-quote"
     AZURE_VTPM = "azure-vtpm"
+    TOKEN = "token"  # noqa: S105 - a kind
 
 
 class Outcome(StrEnum):

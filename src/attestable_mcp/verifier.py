@@ -16,10 +16,12 @@ from pathlib import Path
 from attestable_mcp.appraise.judge import appraise
 from attestable_mcp.appraise.kinds.snp import AMD_CRL_MISSING, papers
 from attestable_mcp.appraise.policy import VENDORS, Policy, TrustPolicy, split_anchor
+from attestable_mcp.appraise.tokens import TokenPolicy
 from attestable_mcp.bind.certificate import bind_certificate
 from attestable_mcp.endorse.base import EndorsementSource, patience, serves
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.endorse.kds import KdsSource
+from attestable_mcp.endorse.keyset import KeySets
 from attestable_mcp.endorse.pcs import PcsSource
 from attestable_mcp.errors import (
     EXIT_UNAVAILABLE,
@@ -39,6 +41,7 @@ from attestable_mcp.rats import (
     Endorsements,
     ErrorReport,
     Evidence,
+    EvidenceKind,
     Finding,
     Outcome,
     Tee,
@@ -47,7 +50,7 @@ from attestable_mcp.rats import (
     carried,
 )
 from attestable_mcp.verify import table
-from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TokenTrust, TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.verify.signature import certificate_holds
 from attestable_mcp.watermarks import Watermarks, default_path
@@ -56,6 +59,7 @@ from attestable_mcp.wire.kinds import report_data
 from attestable_mcp.wire.pem import PemBlock, certificate_of, read_blocks
 from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 from attestable_mcp.wire.recognise import Certificate, recognise
+from attestable_mcp.wire.token import TokenKey, read_key_set, read_token
 from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
 AMD_TEES = (Tee.SEV_SNP, Tee.AZURE_SEV_SNP)
@@ -106,6 +110,7 @@ class Verifier:
         self.platforms = PlatformFile(rule) if rule is not None and rule.listed is None else None
         self._watermarks = watermarks or Watermarks(default_path())
         self._clock = clock
+        self._key_sets = KeySets()
 
     @property
     def patience(self) -> float:
@@ -225,7 +230,16 @@ class Verifier:
         return any(item.code == AMD_CRL_MISSING for item in papers(verified, self.policy))
 
     def _verify(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
-        return table.verify(evidence, bag, anchors=self.anchors, at=at, memory=self._memory)
+        anchors = self.anchors
+        if evidence.kind is EvidenceKind.TOKEN:
+            anchors = replace(anchors, tokens=tuple(self._with_keys(trust, evidence) for trust in anchors.tokens))
+        return table.verify(evidence, bag, anchors=anchors, at=at, memory=self._memory)
+
+    def _with_keys(self, trust: TokenTrust, evidence: Evidence) -> TokenTrust:
+        """The issuer of this token with its keys from their pinned address; other issuers are not asked."""
+        if not trust.address or read_token(evidence.body).claims.get("iss", "") != trust.issuer:
+            return trust
+        return replace(trust, keys=self._key_sets.get(trust.address, deadline_seconds=LIMITS.endorsement_seconds))
 
     def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
         result = appraise(verified, self._current())
@@ -361,7 +375,32 @@ def resolve_anchors(trust: TrustPolicy) -> TrustAnchors:
     if trust.simulated == "accept":
         for vendor in VENDORS:
             found[vendor] += getattr(SIMULATED_ROOTS, vendor)
-    return TrustAnchors(**{vendor: tuple(dict.fromkeys(anchors)) for vendor, anchors in found.items()})
+    anchors = {vendor: tuple(dict.fromkeys(anchors)) for vendor, anchors in found.items()}
+    return TrustAnchors(**anchors, tokens=tuple(_token_trust(token) for token in trust.tokens))
+
+
+def _token_trust(token: TokenPolicy) -> TokenTrust:
+    """An issuer with the keys of its file; keys at an address are fetched when a token of it is judged."""
+    remote = token.keys.startswith("https://")
+    return TokenTrust(
+        profile=token.profile,
+        issuer=token.issuer,
+        keys=_token_keys(Path(token.keys)) if token.keys and not remote else (),
+        roots=tuple(anchors_from_file(Path(token.root))) if token.root else (),
+        audiences=token.audience,
+        nonce=token.nonce,
+        address=token.keys if remote else "",
+    )
+
+
+def _token_keys(path: Path) -> tuple[TokenKey, ...]:
+    try:
+        with path.open("rb") as file:
+            return read_key_set(file.read(LIMITS.endorsement + 1))
+    except OSError as error:
+        raise ConfigurationError(f"key set {path}: {error.strerror or error}", hint="Check the path.") from error
+    except AttestationError as error:
+        raise ConfigurationError(f"key set {path}: {error.message}", hint="Give a JSON Web Key Set.") from error
 
 
 def anchors_from_file(path: Path, *, keys: bool = False) -> list[TrustAnchor]:

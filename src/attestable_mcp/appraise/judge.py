@@ -112,4 +112,6 @@ _VENDORS_WORD = {"tcb_evaluation_data_number", "tcb_date"}
 
 
 def _origin(claims: Claims, name: str) -> Origin:
-    return Origin.SIGNED if name in _VENDORS_WORD else claims.origin(name)
+    """Of what this package reads out of the values, the origin is that of what it was read from."""
+    only_signed = bool(claims.values) and claims.signed >= set(claims.values)
+    return Origin.SIGNED if only_signed or name in _VENDORS_WORD else claims.origin(name)

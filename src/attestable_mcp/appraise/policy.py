@@ -34,6 +34,7 @@ from attestable_mcp.appraise.kinds.tpm import TpmRelease, TpmRules
 from attestable_mcp.appraise.lines import KeyPath
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.platforms import PlatformRule
+from attestable_mcp.appraise.tokens import TokenPolicy
 from attestable_mcp.appraise.values import MaskedValue, masked, one_of, whole, words
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Tee
@@ -74,6 +75,7 @@ __all__ = [
     "SnpRules",
     "TdxRelease",
     "TdxRules",
+    "TokenPolicy",
     "TpmRelease",
     "TpmRules",
     "TrustPolicy",
@@ -89,7 +91,7 @@ class TrustPolicy:
     `anchors`: the vendors' words, paths of PEM files, or `vendor=path`; resolved by `verifier`. `endorsements`:
     "stapled", "pcs" (Intel), "kds" (AMD), URLs or paths, tried in this order; each is asked only what it can answer.
     Ages are in seconds; `max_certificate_age` None means no limit under `freshness = "connection"` and the default of
-    `LIMITS` under "certificate".
+    `LIMITS` under "certificate". `tokens` are the issuers of tokens that are believed: none by default.
 
     Raises:
         ConfigurationError: a value is empty, unknown or of the wrong type.
@@ -102,9 +104,14 @@ class TrustPolicy:
     binding: Literal["key", "quote"] = "key"
     max_age: float = LIMITS.binding_max_age
     simulated: SimulatedRule = "refuse"
+    tokens: tuple[TokenPolicy, ...] = ()
 
     def __post_init__(self) -> None:
         words(self.anchors, "anchors")
+        if not all(isinstance(token, TokenPolicy) for token in self.tokens):
+            raise PolicyFault("wanted TokenPolicy objects", "tokens")
+        if len({token.issuer for token in self.tokens}) != len(self.tokens):
+            raise PolicyFault("an issuer is named twice", "tokens")
         words(self.endorsements, "endorsements")
         one_of(self.freshness, ("connection", "certificate"), "freshness")
         one_of(self.binding, ("key", "quote"), "binding")

@@ -21,6 +21,7 @@ from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.platforms import PlatformRule
 from attestable_mcp.appraise.policy import JUDGED, SERVICES, Places, Policy, Rules, TrustPolicy, split_anchor
 from attestable_mcp.appraise.reattest import read_reattest
+from attestable_mcp.appraise.tokens import PROFILES, TokenPolicy
 from attestable_mcp.appraise.values import MaskedValue, masked
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -192,6 +193,16 @@ class Section:
             self.known.append("pcr0, pcr1 …")
         return {number: value for number, value in found.items() if value is not None} or None
 
+    def claims(self, key: str) -> dict[str, str | int] | None:
+        """A table of names to text, whole numbers, true or false."""
+        value = self._take(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.fail(f"wanted a table, seen {_kind(value)}", key)
+        for name, item in (value or {}).items():
+            if not isinstance(item, (str, int)):
+                raise self.fail(f"wanted text, a number, true or false, seen {_kind(item)}", key, name)
+        return value
+
     def mask(self, key: str, size: int) -> MaskedValue | None:
         value, mask = self.text(key), self.text(f"{key}_mask")
         if value is None and mask is not None:
@@ -210,6 +221,7 @@ class Section:
             "numbers": lambda: self.numbers(key),
             "texts": lambda: self.texts(key),
             "pcrs": self.pcrs,
+            "claims": lambda: self.claims(key),
         }
         return readers[read]()
 
@@ -253,7 +265,7 @@ def _kind(value: object) -> str:
 
 
 def _trust(section: Section, base: Path | None) -> TrustPolicy:
-    values = {
+    values: dict[str, Any] = {
         "anchors": section.texts("anchors"),
         "endorsements": section.texts("endorsements"),
         "freshness": section.text("freshness"),
@@ -262,11 +274,27 @@ def _trust(section: Section, base: Path | None) -> TrustPolicy:
         "max_age": section.seconds("max_age"),
         "simulated": section.text("simulated"),
     }
+    tokens = tuple(_token(table, base) for table in section.sections("tokens"))
     section.finish()
+    if tokens:
+        values["tokens"] = tokens
     section.build(TrustPolicy, **values)  # as written, so that a fault shows what the file says
     values["endorsements"] = _resolve(values["endorsements"], ("stapled", *SERVICES), base)
     values["anchors"] = _resolve_anchors(values["anchors"], base)
     return section.build(TrustPolicy, **values)
+
+
+def _token(section: Section, base: Path | None) -> TokenPolicy:
+    values: dict[str, Any] = {name: section.text(name) for name in ("profile", "issuer", "keys", "root", "nonce")}
+    values["audience"] = section.texts("audience", or_one=True)
+    section.finish()
+    if values["profile"] is None:
+        raise section.fail(f"profile is missing: one of {', '.join(PROFILES)}")
+    section.build(TokenPolicy, **values)
+    for name in ("keys", "root"):
+        if values[name] and "://" not in values[name]:
+            values[name] = _path(values[name], base)
+    return section.build(TokenPolicy, **values)
 
 
 def _manifest(section: Section, base: Path | None) -> ManifestPolicy:

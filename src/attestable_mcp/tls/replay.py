@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from attestable_mcp.tls.client import attest_server, origin_of
 from attestable_mcp.tls.judge import ProvenCertificate
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources
-from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.anchors import HARDWARE, SIMULATED_ROOTS, TrustAnchor, TrustAnchors
 from attestable_mcp.watermarks import Watermarks
 from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, StoredAnchor, StoredPolicy
 
@@ -147,22 +147,23 @@ class Recorder:
 
 def _stored(anchors: TrustAnchors) -> tuple[StoredAnchor, ...]:
     return tuple(
-        StoredAnchor(vendor=vendor.name, name=a.name, spki_sha256=a.spki_sha256, simulated=a.simulated,
+        StoredAnchor(vendor=vendor, name=a.name, spki_sha256=a.spki_sha256, simulated=a.simulated,
                      replaced=a.replaced)
-        for vendor in fields(anchors)
-        for a in getattr(anchors, vendor.name)
+        for vendor in HARDWARE
+        for a in getattr(anchors, vendor)
     )  # fmt: skip
 
 
 def _anchors(stored: tuple[StoredAnchor, ...]) -> TrustAnchors:
     """The bundle's anchors. One whose key is not a vendor's published root is marked as put in its place, whatever
     the bundle says of it."""
-    known: dict[str, list[TrustAnchor]] = {vendor.name: [] for vendor in fields(TrustAnchors)}
+    known: dict[str, list[TrustAnchor]] = {vendor: [] for vendor in HARDWARE}
     for item in stored:
         if item.vendor not in known:
             raise MalformedEvidence(f"bundle: anchors: unknown vendor {item.vendor[:40]!r}", field="anchors")
         known[item.vendor].append(_anchor(item))
-    return TrustAnchors(**{vendor: tuple(found) for vendor, found in known.items()})
+    intel, amd, aws, tpm = (tuple(known[vendor]) for vendor in HARDWARE)
+    return TrustAnchors(intel=intel, amd=amd, aws=aws, tpm=tpm)
 
 
 def _anchor(item: StoredAnchor) -> TrustAnchor:

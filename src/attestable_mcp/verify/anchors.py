@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from attestable_mcp.wire.token import TokenKey
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustAnchor:
@@ -53,9 +55,33 @@ SIMULATED_ROOT = TrustAnchor(
 )
 
 
+HARDWARE = ("intel", "amd", "aws", "tpm")
+"""The fields of TrustAnchors that hold roots of hardware vendors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrust:
+    """One issuer of tokens that a verifier believes: by pinned keys, or by roots of the chain in a token's header.
+
+    `profile` is a row of `verify.token.PROFILES`. `address` is where keys are fetched before a token is judged; empty
+    where they are pinned. `audiences` are the names under which tokens may be meant for us, `nonce` the one demanded
+    ("" for none).
+    """
+
+    profile: str
+    issuer: str
+    keys: tuple[TokenKey, ...] = ()
+    roots: tuple[TrustAnchor, ...] = ()
+    audiences: tuple[str, ...] = ()
+    nonce: str = ""
+    address: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustAnchors:
     """The roots that one verifier believes, by vendor. An empty tuple refuses that vendor altogether.
+
+    `tokens` are the issuers of tokens; none is believed by default.
 
     `tpm` may also name an attestation key itself: a pinned AK needs no certificate.
     """
@@ -64,10 +90,11 @@ class TrustAnchors:
     amd: tuple[TrustAnchor, ...] = (AMD_MILAN_ROOT, AMD_GENOA_ROOT)
     aws: tuple[TrustAnchor, ...] = (AWS_NITRO_ROOT,)
     tpm: tuple[TrustAnchor, ...] = (GOOGLE_TPM_ROOT, MICROSOFT_TPM_ROOT)
+    tokens: tuple[TokenTrust, ...] = ()
 
     @property
     def all(self) -> tuple[TrustAnchor, ...]:
-        """Every anchor of every vendor."""
+        """Every anchor of every hardware vendor."""
         return self.intel + self.amd + self.aws + self.tpm
 
 

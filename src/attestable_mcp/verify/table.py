@@ -11,7 +11,7 @@ from typing import Protocol
 
 from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.rats import EndorsementQuery, Endorsements, Evidence, EvidenceKind, Verified
-from attestable_mcp.verify import azure, intel, nitro, snp, tpm
+from attestable_mcp.verify import azure, intel, nitro, snp, token, tpm
 from attestable_mcp.verify.anchors import TrustAnchors
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.memory import Memory
@@ -56,6 +56,7 @@ TABLE: Mapping[EvidenceKind, Row] = MappingProxyType(
         EvidenceKind.NITRO_DOCUMENT: Row(verify=nitro.verify, query=nitro.query, describe=nitro.describe),
         EvidenceKind.TPM_QUOTE: Row(verify=tpm.verify, query=tpm.query, describe=tpm.describe),
         EvidenceKind.AZURE_VTPM: Row(verify=azure.verify, query=azure.query, describe=azure.describe),
+        EvidenceKind.TOKEN: Row(verify=token.verify, query=token.query, describe=token.describe),
     }
 )
 

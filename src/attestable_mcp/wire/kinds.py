@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.rats import Evidence, EvidenceKind, Tee
-from attestable_mcp.wire import hcl, intel, nitro, snp, tpm
+from attestable_mcp.wire import hcl, intel, nitro, snp, token, tpm
 
 _QUOTE = re.compile(rb"[\x03\x04\x05]\x00[\x02\x03]\x00", re.DOTALL)
 """Version and attestation key type (ECDSA P-256 or P-384), both u16 little-endian."""
@@ -102,6 +102,12 @@ KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(
             tees=(Tee.AZURE_SEV_SNP, Tee.AZURE_TDX),
             media_type="application/vnd.attestable-mcp.azure-vtpm+cbor",
             slim=_slim_azure,
+        ),
+        EvidenceKind.TOKEN: Kind(
+            looks=token.looks_like_token,
+            report_data=lambda body: token.report_data(token.read_token(body).flat),
+            tees=(Tee.TOKEN,),
+            media_type="application/eat+jwt",
         ),
     }
 )  # fmt: skip

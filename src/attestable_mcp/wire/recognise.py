@@ -24,8 +24,8 @@ _QUOTE_HEADER = 48
 _HEX = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _READ_HINT = (
-    "Read are certificates (PEM, DER), Intel quotes of version 3, 4 and 5, SEV-SNP reports, Nitro documents, and the "
-    "evidence maps of TPMs and Azure, also as hex or base64 text."
+    "Read are certificates (PEM, DER), Intel quotes of version 3, 4 and 5, SEV-SNP reports, Nitro documents, the "
+    "evidence maps of TPMs and Azure, all also as hex or base64 text, and signed tokens (JWT)."
 )
 
 
@@ -129,7 +129,7 @@ def _is_json(data: bytes) -> bool:
 
 _NAMES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("nothing at all", lambda data: not data.strip()),
-    ("a token (JWT), which is not read here", lambda data: data.startswith(b"eyJ")),
+    ("a token (JWT) that is unsigned, or not whole", lambda data: data.startswith(b"eyJ")),
     ("JSON, perhaps collateral, which goes to --endorsements", _is_json),
     ("COSE that is no Nitro document", lambda data: data[:1] in (b"\x84", b"\xd2")),
     ("a TPM quote without its signature, key and PCRs", lambda data: data.startswith(b"\xffTCG")),

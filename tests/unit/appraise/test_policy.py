@@ -24,6 +24,7 @@ from attestable_mcp.appraise.policy import (
     SnpRules,
     TdxRelease,
     TdxRules,
+    TokenPolicy,
     TpmRelease,
     TrustPolicy,
     masked,
@@ -350,8 +351,9 @@ def test_the_documented_keys_are_the_keys_there_are() -> None:
     """docs/policy.md names every key that the reader knows, and every code that the judge gives."""
     page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text("utf-8")
     kinds = [*(row.release for row in KINDS.values()), *STATES]
-    keys = {field.name for cls in (TrustPolicy, Rules, *kinds) for field in dataclasses.fields(cls)}
-    keys -= {"label", "releases", "code_not_compared", "states", "pcrs"}
+    keys = {field.name for cls in (TrustPolicy, TokenPolicy, Rules, *kinds) for field in dataclasses.fields(cls)}
+    keys -= {"label", "releases", "code_not_compared", "states", "pcrs", "tokens"}
+    assert "`[[trust.tokens]]`" in page
     assert {key for key in keys if f"`{key}`" not in page} == set()
     from attestable_mcp.appraise.judge import HINTS
 

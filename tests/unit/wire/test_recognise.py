@@ -75,6 +75,9 @@ def test_other_things_are_named(data: bytes, name: str) -> None:
     assert caught.value.hint
 
 
+JWT = b"eyJhbGciOiJFUzI1NiJ9.e30.AA"
+
+
 def _snp(version: int) -> bytes:
     return version.to_bytes(4, "little") + bytes(0x30) + b"\1\0\0\0" + bytes(0x4A0 - 0x38)
 
@@ -94,7 +97,12 @@ OTHERS = [
 @pytest.mark.parametrize(("body", "kind"), OTHERS)
 def test_every_other_kind_is_recognised_in_each_form(body: bytes, kind: EvidenceKind, form: int) -> None:
     assert recognise(FORMS[form](body)) == Evidence(kind=kind, body=body)
-    assert {kind for _, kind in OTHERS} | {EvidenceKind.INTEL_QUOTE} == set(EvidenceKind) == set(KINDS)
+    text_already = {EvidenceKind.INTEL_QUOTE, EvidenceKind.TOKEN}
+    assert {kind for _, kind in OTHERS} | text_already == set(EvidenceKind) == set(KINDS)
+
+
+def test_a_token_is_recognised_as_it_stands() -> None:
+    assert recognise(JWT + b"\n") == Evidence(kind=EvidenceKind.TOKEN, body=JWT + b"\n")
 
 
 def test_sizes_have_limits() -> None:

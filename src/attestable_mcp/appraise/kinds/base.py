@@ -11,10 +11,10 @@ from attestable_mcp.appraise.findings import Comparison, Rule
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee
 
-Read: TypeAlias = Literal["text", "number", "numbers", "texts", "one or more", "pcrs"] | int
+Read: TypeAlias = Literal["text", "number", "numbers", "texts", "one or more", "pcrs", "claims"] | int
 """How a key is read from TOML; a number is the size in bytes of exact bits, beside which `KEY_mask` may stand.
 
-`pcrs` reads `pcr0`, `pcr1` and so on into one mapping of number to text.
+`pcrs` reads `pcr0`, `pcr1` and so on into one mapping of number to text, `claims` a table of scalars.
 """
 PCRS = "pcrs"
 

@@ -1,0 +1,293 @@
+"""Tokens of a third verifier: EAR (Veraison, Trustee, ours), Intel Trust Authority, Azure, Google, NVIDIA.
+
+A token proves that its issuer said something, no more; who trusts the issuer decides (attack P12). The key comes from a
+pinned key set, or from the token's own chain where it leads to a pinned root. A key that a header alone names (`jwk`,
+`jku`, `kid` of an unknown key) proves nothing. Issuer, audience, expiry and, where one is demanded, the nonce are held
+to what the policy names, never to what the token says. All claims count as signed, none as attested (attack E12).
+
+Sources: RFC 7515, 7519, 8725 (best practices), 9711 (EAT); draft-ietf-rats-ear; the issuers' own documentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from attestable_mcp.errors import ChainInvalid, EvidenceError, SignatureInvalid, VerificationError
+from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
+from attestable_mcp.verify.chain import read_pool, walk
+from attestable_mcp.verify.description import Description
+from attestable_mcp.verify.signature import holds
+from attestable_mcp.verify.trail import Trail
+from attestable_mcp.wire.token import ALGORITHMS, Token, TokenKey, read_token, report_data
+
+if TYPE_CHECKING:
+    from attestable_mcp.verify.anchors import TokenTrust, TrustAnchors
+    from attestable_mcp.verify.memory import Memory
+
+SKEW = timedelta(minutes=1)
+"""How far the issuer's clock may run ahead of ours. Expiry knows no mercy."""
+_LAST = 253_402_300_799
+_EAR_TIERS = ("affirming", "warning", "contraindicated", "none")
+"""AR4SI tiers of an EAR, best first; also as numbers 2, 32, 96 and 0."""
+_EAR_NUMBERS = {2: "affirming", 32: "warning", 96: "contraindicated", 0: "none"}
+EAR_PROFILES = (
+    "tag:ietf.org,2026:rats/ear#03",
+    "tag:github.com,2023:veraison/ear",
+    "tag:github.com,2024:confidential-containers/Trustee",
+)
+_NOT_SEEN = "the evidence itself: a third verifier has judged it, {} says"
+_NO_NONCE = "that this token was made for you: no nonce was demanded"
+
+Flat = Mapping[str, ClaimValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What tokens of one issuer's kind look like: closed list of algorithms, where nonces stand, what means debug.
+
+    `status` gives the issuer's own verdict as a word, `demands` what else has to hold: name of the claim -> value.
+    """
+
+    algorithms: tuple[str, ...]
+    nonces: tuple[str, ...]
+    debug: Callable[[Flat], bool]
+    status: Callable[[Token], str]
+    demands: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _any_true(*endings: str) -> Callable[[Flat], bool]:
+    """Is any claim of such a name true? Issuers nest the same claim at different depths."""
+    return lambda flat: any(value is True for name, value in flat.items() if name.endswith(endings))
+
+
+def _not_disabled(flat: Flat) -> bool:
+    """`dbgstat` of an EAT (RFC 9711 §4.2.9): everything but a word that begins with `disabled` is debuggable."""
+    states = [value for name, value in flat.items() if name == "dbgstat" or name.endswith(".dbgstat")]
+    return any(not (isinstance(value, str) and value.startswith("disabled")) for value in states)
+
+
+def _word(*names: str) -> Callable[[Token], str]:
+    return lambda token: next((str(token.flat[name]) for name in names if name in token.flat), "")
+
+
+def _ear_status(token: Token) -> str:
+    """The worst tier of all submodules: one without a tier, or with one that is none, counts as none."""
+    submods = token.claims.get("submods")
+    if not isinstance(submods, dict) or not submods:
+        return "none"
+    return max((_tier(item) for item in submods.values()), key=_EAR_TIERS.index)
+
+
+def _tier(submod: object) -> str:
+    said = submod.get("ear.status") if isinstance(submod, dict) else None
+    word = _EAR_NUMBERS.get(said) if isinstance(said, int) and not isinstance(said, bool) else said
+    return word if isinstance(word, str) and word in _EAR_TIERS else "none"
+
+
+def _nras_status(token: Token) -> str:
+    """The whole machine's token states an overall result, each device's its own."""
+    passed = token.claims.get("x-nvidia-overall-att-result") is True or token.claims.get("measres") == "success"
+    return "affirming" if passed else "contraindicated"
+
+
+_RS, _ES = ("RS256", "RS384", "RS512"), ("ES256", "ES384", "ES512")
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "ear": Profile(
+            algorithms=_ES + _RS + ("PS256", "PS384", "PS512"), nonces=("eat_nonce", "nonce"), debug=_not_disabled,
+            status=_ear_status,
+        ),
+        "intel-trust-authority": Profile(
+            algorithms=("PS384", "RS256"), nonces=("verifier_nonce.val", "eat_nonce", "nonce"),
+            debug=_any_true("_is_debuggable"),
+            status=_word(*(f"{at}attester_tcb_status" for at in ("", "tdx.", "sgx.")), "amber_tcb_status"),
+        ),
+        "azure-maa": Profile(
+            algorithms=("RS256",), nonces=("nonce", "x-ms-runtime.client-payload.nonce", "x-ms-runtime.nonce"),
+            debug=_any_true("is-debuggable"), status=_word("x-ms-compliance-status"),
+        ),
+        "confidential-space": Profile(
+            algorithms=("RS256",), nonces=("eat_nonce",), debug=_not_disabled, status=_word(),
+            demands=MappingProxyType({"swname": "CONFIDENTIAL_SPACE", "secboot": True}),
+        ),
+        "nvidia-nras": Profile(
+            algorithms=("ES384",), nonces=("eat_nonce",), debug=_not_disabled, status=_nras_status,
+        ),
+    }
+)  # fmt: skip
+"""One row a kind of issuer."""
+_MUST_STATE_DEBUG = ("confidential-space",)
+
+
+def query(evidence: Evidence) -> EndorsementQuery:
+    """Nothing has to be fetched: keys are pinned. Raises: EvidenceError."""
+    read_token(evidence.body)
+    return EndorsementQuery(tee=Tee.TOKEN, parameters={})
+
+
+def describe(evidence: Evidence) -> Description:
+    """Every claim, unverified, and the digests of the certificates in the header. Raises: EvidenceError."""
+    token = read_token(evidence.body)
+    values = token.flat | {"alg": token.algorithm, "kid": token.kid}
+    return Description(
+        tee=Tee.TOKEN, values=values, certificates=tuple(hashlib.sha256(raw).hexdigest() for raw in token.x5c)
+    )
+
+
+def verify(
+    evidence: Evidence, endorsements: Endorsements, *, anchors: TrustAnchors, at: datetime, memory: Memory
+) -> Verified:
+    """Verify a token of one of the pinned issuers.
+
+    Raises: EvidenceError, SignatureInvalid, ChainInvalid (`token_key_unknown`), VerificationError (`token_issuer`,
+        `token_algorithm`, `token_expired`, `token_audience`, `token_nonce`, `token_profile`).
+    """
+    trail = Trail()
+    token = read_token(evidence.body)
+    trust = _trust(token, anchors, trail)
+    profile = PROFILES[trust.profile]
+    if token.algorithm not in profile.algorithms:
+        _refuse(trail, "token.algorithm", " or ".join(profile.algorithms), token.algorithm, "token_algorithm")
+    anchor, name = _check_signature(token, trust, at=at, trail=trail, memory=memory)
+    flat = token.flat
+    expires = _check_times(token, at, trail)
+    _check_audience(token, trust, trail)
+    _check_nonce(flat, trust, profile, trail)
+    _check_profile(flat, trust, profile, trail)
+    return Verified(
+        _MINT,
+        claims=Claims(
+            tee=Tee.TOKEN, values=flat, report_data=report_data(flat), debug=profile.debug(flat),
+            tcb_status=profile.status(token), signed=frozenset(flat),
+        ),
+        evidence_digest=evidence.digest, signed_digest=hashlib.sha256(token.signed).hexdigest(),
+        findings=trail.findings, anchor=anchor, anchor_name=name, simulated=False, at=at, valid_until=expires,
+        not_proven=(_NOT_SEEN.format(trust.issuer), *(() if trust.nonce else (_NO_NONCE,))),
+    )  # fmt: skip
+
+
+def _refuse(trail: Trail, check: str, wanted: str, seen: str, code: str) -> None:
+    trail.refuse(VerificationError, check, wanted=wanted, seen=seen[:200], code=code)
+
+
+def _trust(token: Token, anchors: TrustAnchors, trail: Trail) -> TokenTrust:
+    """The pinned issuer whose name the token carries. EARs of Trustee carry none: one pinned EAR issuer may be ""."""
+    said = token.claims.get("iss", "")
+    found = next((trust for trust in anchors.tokens if trust.issuer == said), None)
+    if found is None:
+        wanted = " or ".join(trust.issuer or "(no issuer)" for trust in anchors.tokens) or "an issuer that is pinned"
+        trail.refuse(
+            VerificationError, "token.issuer", wanted=wanted, seen=str(said)[:200] or "none", code="token_issuer",
+            hint="Name the issuer and its keys in a [[trust.tokens]] table, if you trust it.",
+        )  # fmt: skip
+    trail.passed("token.issuer", found.issuer)
+    return found
+
+
+def _check_signature(token: Token, trust: TokenTrust, *, at: datetime, trail: Trail, memory: Memory) -> tuple[str, str]:
+    """Anchor (hex) and its name, once a trusted key has signed these bytes."""
+    if trust.roots:
+        pool = read_pool(token.x5c)
+        if not pool or len(pool) != len(token.x5c):
+            trail.refuse(ChainInvalid, "token.chain", wanted="a chain in the header", seen="none that is readable")
+        path = walk(pool[0], pool[1:], trust.roots, at=at, trail=trail, check="token.chain", memory=memory)
+        _demand_signature(token, (TokenKey(spki=pool[0].spki, curve=_curve_of(token)),), trail)
+        return path.anchor.spki_sha256, path.anchor.name
+    keys = [key for key in trust.keys if token.kid in ("", key.kid) or not key.kid]
+    if not keys:
+        trail.refuse(
+            ChainInvalid, "token.key", wanted=f"a key of the pinned set of {trust.issuer}",
+            seen=f"kid {token.kid[:80]!r}", code="token_key_unknown",
+            hint="Issuers change their keys: fetch the set anew from where you trust it.",
+        )  # fmt: skip
+    key = _demand_signature(token, tuple(keys), trail)
+    return hashlib.sha256(key.spki).hexdigest(), f"{trust.issuer or trust.profile}, pinned key {key.kid}".rstrip()
+
+
+def _curve_of(token: Token) -> str:
+    return {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}.get(token.algorithm, "")
+
+
+def _demand_signature(  # noqa: RET503 - refuse never returns
+    token: Token, keys: tuple[TokenKey, ...], trail: Trail
+) -> TokenKey:
+    scheme, hash_name = ALGORITHMS[token.algorithm]
+    for key in keys:
+        try:
+            if key.fits(token.algorithm) and holds(scheme, hash_name, key.spki, token.signature, token.signed):
+                trail.passed("token.signature", token.algorithm)
+                return key
+        except EvidenceError:
+            continue
+    trail.refuse(SignatureInvalid, "token.signature", wanted="a signature by a trusted key", seen="one that fails")
+
+
+def _time(token: Token, name: str) -> datetime | None:
+    value = token.claims.get(name)
+    if isinstance(value, float):
+        value = int(value) if 0 <= value < _LAST else None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LAST:
+        return None
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _check_times(token: Token, at: datetime, trail: Trail) -> datetime:
+    """`exp` has to be there and ahead; `nbf` and `iat`, where there are, not ahead by more than the skew."""
+    expires = _time(token, "exp")
+    if expires is None or not at < expires:
+        _refuse(trail, "token.expiry", f"a token that holds at {_shown(at)}", f"exp {_shown(expires)}", "token_expired")
+    for name in ("nbf", "iat"):
+        start = _time(token, name)
+        if (name in token.claims and start is None) or (start is not None and start > at + SKEW):
+            _refuse(trail, "token.start", f"{name} up to {_shown(at)}", f"{name} {_shown(start)}", "token_expired")
+    assert expires is not None
+    trail.passed("token.expiry", _shown(expires))
+    return expires
+
+
+def _shown(moment: datetime | None) -> str:
+    return "none" if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _check_audience(token: Token, trust: TokenTrust, trail: Trail) -> None:
+    """A token for an audience that is not us is no token for us (RFC 7519 §4.1.3); where we have a name, nor is one
+    without an audience."""
+    said = token.claims.get("aud")
+    listed = said if isinstance(said, list) else [] if said is None else [said]
+    if not trust.audiences and not listed:
+        return
+    held = bool(set(trust.audiences) & {item for item in listed if isinstance(item, str)})
+    if not held:
+        seen = ", ".join(map(str, listed)) or "none"
+        _refuse(trail, "token.audience", " or ".join(trust.audiences) or "no audience", seen, "token_audience")
+    trail.passed("token.audience", ", ".join(map(str, listed)))
+
+
+def _check_nonce(flat: Flat, trust: TokenTrust, profile: Profile, trail: Trail) -> None:
+    if not trust.nonce:
+        trail.skipped("token.nonce", "the policy demands no nonce")
+        return
+    said = [str(value) for name, value in flat.items() if name.split("[")[0] in profile.nonces]
+    if trust.nonce not in said:
+        _refuse(trail, "token.nonce", trust.nonce, ", ".join(said) or "none", "token_nonce")
+    trail.passed("token.nonce", trust.nonce)
+
+
+def _check_profile(flat: Flat, trust: TokenTrust, profile: Profile, trail: Trail) -> None:
+    """What tokens of this kind always say. A missing claim is an objection."""
+    demands = dict(profile.demands)
+    for name, value in demands.items():
+        if flat.get(name) != value:
+            _refuse(trail, "token.profile", f"{name} = {value}", str(flat.get(name, "none")), "token_profile")
+    if trust.profile in _MUST_STATE_DEBUG and "dbgstat" not in flat:
+        _refuse(trail, "token.profile", "dbgstat", "none", "token_profile")
+    if trust.profile == "ear" and flat.get("eat_profile") not in EAR_PROFILES:
+        _refuse(
+            trail, "token.profile", " or ".join(EAR_PROFILES), str(flat.get("eat_profile", "none")), "token_profile"
+        )
+    trail.passed("token.profile", trust.profile)

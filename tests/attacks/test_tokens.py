@@ -1,0 +1,152 @@
+"""What a token's own header, times and shape cannot do (attacks P12 and E12; RFC 8725)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.rats import AttestationResult, Verdict
+from attestable_mcp.verifier import Verifier, Watermarks
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+NOW = int(AT.timestamp())
+KEY, THIEF = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+CLAIMS = {
+    "iss": "https://verifier.example", "iat": NOW - 5, "exp": NOW + 300, "eat_nonce": "n-1",
+    "eat_profile": "tag:github.com,2023:veraison/ear", "submods": {"m": {"ear.status": "affirming"}},
+}  # fmt: skip
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def jwk(key: ec.EllipticCurvePrivateKey, **more: str) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+    x, y = (b64(value.to_bytes(32, "big")) for value in (numbers.x, numbers.y))
+    return {"kty": "EC", "crv": "P-256", "x": x, "y": y, **more}
+
+
+def token(claims: dict[str, Any], key: ec.EllipticCurvePrivateKey = KEY, **header: Any) -> bytes:
+    head = {"alg": "ES256", "kid": "one", **header}
+    signed = f"{b64(json.dumps(head).encode())}.{b64(json.dumps(claims).encode())}"
+    r, s = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{signed}.{b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}".encode()
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Callable[..., AttestationResult]:
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk(KEY, kid="one"), jwk(KEY, kid="e", use="enc")]}))
+
+    def made(data: bytes, more: str = 'nonce = "n-1"', rules: str = "") -> AttestationResult:
+        text = f"""
+[[trust.tokens]]
+profile = "ear"
+issuer = "https://verifier.example"
+keys = "keys.json"
+{more}
+[policy]
+{rules}
+tee = "token"
+[policy.token_claims]
+"submods.m.ear.status" = "affirming"
+"""
+        policy = Policy.from_toml(text, "tokens.toml", base=tmp_path)
+        return Verifier(policy, sources=[], watermarks=Watermarks()).appraise_source(data, AT).result
+
+    return made
+
+
+def code(result: AttestationResult) -> str:
+    assert result.verdict is Verdict.REFUSED
+    assert result.error is not None
+    return result.error.code
+
+
+def test_p12_a_good_token_of_the_pinned_issuer_is_believed(judge: Callable[..., AttestationResult]) -> None:
+    result = judge(token(CLAIMS))
+    assert result.verdict is Verdict.VERIFIED, result.error
+    assert result.tcb_status == "affirming"
+    unasked = judge(token(CLAIMS), more="")
+    assert any("no nonce was demanded" in line for line in unasked.not_proven)
+
+
+def test_p12_keys_in_the_header_prove_nothing(judge: Callable[..., AttestationResult]) -> None:
+    for header in ({"jwk": jwk(THIEF)}, {"jku": "https://evil.example/keys"}, {"x5u": "https://evil.example/c"}, {}):
+        assert code(judge(token(CLAIMS, THIEF, **header))) == "signature_invalid"
+    assert code(judge(token(CLAIMS, THIEF, kid="two", jwk=jwk(THIEF, kid="two")))) == "token_key_unknown"
+    assert code(judge(token(CLAIMS, kid="e"))) == "token_key_unknown"  # a key for encryption signs nothing
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "ES256K", "EdDSA", None, 7])
+def test_p12_algorithms_outside_the_list_are_refused(
+    judge: Callable[..., AttestationResult], algorithm: object
+) -> None:
+    assert code(judge(token(CLAIMS, alg=algorithm))) in ("unsupported_evidence", "unrecognised_source")
+
+
+def test_p12_an_algorithm_that_the_key_is_not_of_is_refused(judge: Callable[..., AttestationResult]) -> None:
+    for algorithm in ("ES384", "RS256", "PS512"):
+        assert code(judge(token(CLAIMS, alg=algorithm))) == "signature_invalid"
+
+
+def test_p12_a_critical_header_is_refused(judge: Callable[..., AttestationResult]) -> None:
+    assert code(judge(token(CLAIMS, crit=["b64"], b64=False))) == "unsupported_evidence"
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({"exp": NOW}, "token_expired"), ({"exp": None}, "token_expired"), ({"exp": "soon"}, "token_expired"),
+        ({"exp": True}, "token_expired"), ({"exp": 1 << 70}, "token_expired"), ({"iat": NOW + 90}, "token_expired"),
+        ({"nbf": NOW + 90}, "token_expired"), ({"nbf": "x"}, "token_expired"), ({"iss": "https://x"}, "token_issuer"),
+        ({"iss": ["https://verifier.example"]}, "token_issuer"), ({"aud": "us"}, "token_audience"),
+        ({"eat_nonce": "n-2"}, "token_nonce"), ({"eat_nonce": None}, "token_nonce"),
+        ({"eat_profile": "tag:evil"}, "token_profile"), ({"dbgstat": "enabled"}, "debug_enclave"),
+        *(
+            ({"submods": {"m": {"ear.status": "affirming"}, "n": {"ear.status": tier}}}, "token_status_refused")
+            for tier in ("contraindicated", "warning", 32, "great", 2.5, None)
+        ),
+        ({"submods": {}}, "measurement_mismatch"),
+        ({"submods.m.ear.status": "affirming"}, "malformed_evidence"),
+    ],
+)  # fmt: skip
+def test_p12_a_signed_token_that_says_something_else_is_refused(
+    judge: Callable[..., AttestationResult], changed: dict[str, Any], wanted: str
+) -> None:
+    claims = {name: value for name, value in (CLAIMS | changed).items() if value is not None}
+    assert code(judge(token(claims))) == wanted
+
+
+def test_p12_every_flipped_character_is_refused(judge: Callable[..., AttestationResult]) -> None:
+    good, refused = token(CLAIMS), 0
+    for at in range(0, len(good), 7):
+        letter = b"A" if good[at : at + 1] != b"A" else b"B"
+        if judge(good[:at] + letter + good[at + 1 :]).verdict is Verdict.REFUSED:
+            refused += 1
+    assert refused == len(range(0, len(good), 7))
+
+
+def test_p12_a_list_of_nonces_and_of_audiences_is_understood(judge: Callable[..., AttestationResult]) -> None:
+    claims = CLAIMS | {"eat_nonce": ["n-0", "n-1"], "aud": ["them", "us"]}
+    assert judge(token(claims), more='nonce = "n-1"\naudience = ["us"]').verdict is Verdict.VERIFIED
+
+
+def test_e12_no_token_passes_for_hardware(judge: Callable[..., AttestationResult]) -> None:
+    """A token that says what a quote would say is still the word of its issuer, and no policy for hardware takes it."""
+    result = judge(token(CLAIMS | {"mrenclave": "aa" * 32, "tee": "sgx"}))
+    assert result.tee == "token"
+    assert result.to_json()["origins"]["mrenclave"] == "signed"
+    policy = Policy.from_toml(f'[policy]\nmrenclave = "{"aa" * 32}"')
+    refused = Verifier(policy, sources=[], watermarks=Watermarks()).appraise_source(token(CLAIMS), AT).result
+    assert code(refused) == "token_issuer"  # by default nobody is believed
