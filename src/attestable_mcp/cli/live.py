@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from mcp import MCPError
@@ -19,6 +19,9 @@ from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.client import AttestedPeer, attest_server, origin_of
 from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.replay import Recorder, Recording, outcome
+
+if TYPE_CHECKING:
+    from attestable_mcp.mcp.manifest import Manifest
 
 _T = TypeVar("_T")
 _PAGES = 1000
@@ -83,6 +86,24 @@ def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationRes
                 if cursor is None:
                     return client.attestation, found
         raise ConversationError(text.ENDLESS_TOOLS, code="flooded")
+
+    return _run(work, url, timeout)
+
+
+def list_all(url: str, policy: Policy, timeout: float) -> tuple[Manifest, AttestedPeer]:
+    """Prove the server, then read all that it lists, whatever that is. Raises: AttestationError."""
+    from attestable_mcp.mcp.client import make_gate
+    from attestable_mcp.mcp.lister import of_transport, read_manifest
+    from attestable_mcp.tls.client import attested_transport
+
+    async def work() -> tuple[Manifest, AttestedPeer]:
+        gate = make_gate(policy)
+        transport = attested_transport(gate, url)
+        try:
+            manifest = await read_manifest(of_transport(transport, url))
+        finally:
+            await transport.aclose()
+        return manifest, await attest_server(policy, url, gate=gate)
 
     return _run(work, url, timeout)
 

@@ -18,6 +18,8 @@ VERBS = (
     "verify",
     "inspect",
     "bundle",
+    "manifest",
+    "receipts",
     "tcb",
     "platforms",
     "pin",
@@ -55,8 +57,8 @@ def _run(words: list[str], terminal: Terminal) -> int:
 
 
 def _parse(name: str, parser: Parser, words: list[str]) -> Arguments:
-    """The words of a verb. What follows `--` is another program's command line for `serve`, and no option elsewhere."""
-    if name != "serve":
+    """The words of a verb. What follows `--` is another program's command line where a verb takes one."""
+    if name not in ("serve", "manifest"):
         return parser.parse(words)
     arguments = parser.parse(words[: _dashes(words)])
     arguments.command = words[_dashes(words) + 1 :] if "--" in words else None

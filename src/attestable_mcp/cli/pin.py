@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def refuse_overwrite(path: Path | None, force: bool) -> None:
     """Before any server is met, so that nobody waits for a no. Raises: ConfigurationError."""
     if path is not None and not force and os.path.lexists(path):
         raise exists(path)
+
+
+def write_lines(path: Path, lines: Iterable[str], *, force: bool) -> None:
+    """As `write_file`, line by line. Raises: ConfigurationError."""
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+    except FileExistsError as error:
+        raise exists(path) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
 
 
 def write_file(path: Path, content: str, *, force: bool) -> None:

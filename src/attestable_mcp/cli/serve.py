@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from attestable_mcp.cli import text, text_connect, text_owner
+from attestable_mcp.cli import text, text_connect, text_offer, text_owner
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address, seconds
 from attestable_mcp.cli.logs import TALK, add_logs, start_log
 from attestable_mcp.cli.terminal import Terminal
@@ -21,6 +21,7 @@ from attestable_mcp.cli.watch import add_health, health_of
 from attestable_mcp.limits import LIMITS
 
 if TYPE_CHECKING:
+    from attestable_mcp.mcp.serve import RunningServer
     from attestable_mcp.tls.deployment import DeploymentHolder
 
 Target = str | list[str]
@@ -37,6 +38,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
     parser.add_argument("--staple", metavar="PATH", type=existing_path, help=text.HELP_STAPLE)
     add_deployment(parser)
+    add_manifest(parser)
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
     parser.add_argument("--drain", metavar="SECONDS", type=seconds, default=DRAIN_SECONDS, help=text_connect.HELP_DRAIN)
     add_health(parser)
@@ -91,6 +93,14 @@ def add_deployment(parser: Parser) -> None:
     group.add_argument("--deployment-request", metavar="FILE", type=existing_path, help=text_owner.HELP_REQUEST)
 
 
+def add_manifest(parser: Parser) -> None:
+    """`--manifest FILE` or `--no-manifest`."""
+    group = parser.add_argument_group(text_offer.GROUP_MANIFEST)
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--manifest", metavar="FILE", type=existing_path, help=text_offer.HELP_MANIFEST)
+    either.add_argument("--no-manifest", action="store_true", help=text_offer.HELP_NO_MANIFEST)
+
+
 def deployment_of(arguments: Arguments) -> DeploymentHolder | None:
     """What the deployment options ask for; None where no owner is named. Raises: UsageError, ConfigurationError."""
     if arguments.owner is None:
@@ -126,21 +136,24 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
                 attester=arguments.attester,
                 staple=arguments.staple,
                 deployment=deployment,
+                manifest=arguments.manifest or not arguments.no_manifest,
                 stdio=stdio,
                 drain_seconds=math.ceil(arguments.drain),
             ) as running:
                 if health is not None:
                     health.ready()
-                _ready(running.url, str(running.tee), running.spki_sha256, terminal)
+                _ready(running, terminal)
                 await asked.wait()
                 if health is not None:
                     health.drain()
                 TALK.info(text.DRAINING)
 
 
-def _ready(url: str, tee: str, spki: str, terminal: Terminal) -> None:
+def _ready(running: RunningServer, terminal: Terminal) -> None:
+    url, tee, spki = running.url, str(running.tee), running.spki_sha256
     if terminal.json:
-        terminal.emit({"url": url, "tee": tee, "spki_sha256": spki})
+        manifest = running.manifest.digest.hex() if running.manifest is not None else None
+        terminal.emit({"url": url, "tee": tee, "spki_sha256": spki, "manifest": manifest})
     else:
         terminal.data(text.ready(url, tee, spki))
 

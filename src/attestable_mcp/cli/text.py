@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestable_mcp.cli import text_doctor, text_owner
+from attestable_mcp.cli import text_doctor, text_offer, text_owner
 
 PROGRAM = "attestable-mcp"
 REPORT_TO = "the issue tracker of attestable-mcp"
@@ -36,6 +36,8 @@ SUMMARIES = {
     "platforms": "note, sign and show lists of machines that a policy can hold servers to",
     "tcb": "show how up to date a platform is, now and under the early verdict",
     "bundle": "save a verdict with everything it rests on, to replay it offline",
+    "manifest": text_offer.MANIFEST_SUMMARY,
+    "receipts": text_offer.RECEIPTS_SUMMARY,
     "pin": "write a policy for exactly the server that answers now; keep the pins of connect",
     "call": "call one tool of a verified server",
     "tools": "list the tools of a verified server",
@@ -154,6 +156,8 @@ exit codes
   2  the policy refuses it now
   3  no verdict: something it needs could not be had
   4  accepted now, refused under the early verdict: a change is coming""",
+    "manifest": text_offer.MANIFEST_EPILOG,
+    "receipts": text_offer.RECEIPTS_EPILOG,
     "bundle": f"""\
 examples
   {PROGRAM} bundle https://mcp.example:8443/mcp --policy prod.toml -o prod.bundle

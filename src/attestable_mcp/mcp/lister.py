@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import httpx2
 
 from attestable_mcp.errors import AttestationError, ConversationError
 from attestable_mcp.limits import LIMITS
@@ -160,6 +161,26 @@ async def _legacy(ask: Ask) -> _Session | None:
     told = rpc.dump({"jsonrpc": "2.0", "method": "notifications/initialized"})
     await ask("POST", told, bridge_headers.legacy(session.id, session.version))
     return session
+
+
+def of_transport(transport: httpx2.AsyncBaseTransport, url: str) -> Ask:
+    """Ask a server over HTTP."""
+
+    async def ask(method: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        fields = {**headers, "accept-encoding": "identity", "host": httpx2.URL(url).netloc.decode("ascii")}
+        fields |= {"content-length": str(len(body))}
+        response = await transport.handle_async_request(httpx2.Request(method, url, headers=fields, content=body))
+        found = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                found += chunk
+                if len(found) > LIMITS.mcp_message:
+                    raise ConversationError(f"list: wanted at most {LIMITS.mcp_message} bytes", code="flooded")
+        finally:
+            await response.aclose()
+        return Reply(status=response.status_code, headers=dict(response.headers), body=bytes(found))
+
+    return ask
 
 
 def of_app(app: asgi.App, path: str, *, seconds: float = LIMITS.mcp_probe_seconds) -> Ask:

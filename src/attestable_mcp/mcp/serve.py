@@ -25,14 +25,14 @@ from attestable_mcp.bind.live import Commitments
 from attestable_mcp.bind.receipt import Ledger
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.apps import running_app
 from attestable_mcp.mcp.catalogue import Catalogue
 from attestable_mcp.mcp.drain import Drain
 from attestable_mcp.mcp.guard import Guard, names_for
 from attestable_mcp.mcp.lister import of_app
-from attestable_mcp.mcp.manifest import Manifest, read_document
+from attestable_mcp.mcp.manifest import Manifest
+from attestable_mcp.mcp.signed import SignedManifest, read_file
 from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
 from attestable_mcp.mcp.witness import Witness
@@ -112,18 +112,15 @@ def serve(
         deployment=deployment,
         drain_seconds=drain_seconds,
         max_body=max_body,
-        manifest=read_document(_bytes(manifest), source=str(manifest)) if isinstance(manifest, Path) else manifest,
+        manifest=_document(manifest) if isinstance(manifest, Path) else manifest,
     )
     resolved = resolve(target, danger_remote_upstream=danger_remote_upstream)
     return RunningServer(target, resolved, options)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(LIMITS.manifest + 1)
-    except OSError as error:
-        raise ConfigurationError(f"manifest {path}: cannot be read: {error.strerror or error}") from error
+def _document(path: Path) -> Manifest:
+    found = read_file(path)
+    return found.manifest if isinstance(found, SignedManifest) else found
 
 
 def parse_listen(text: str) -> tuple[str, int]:
