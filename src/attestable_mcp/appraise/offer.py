@@ -63,6 +63,28 @@ class ManifestPolicy:
         return any(fnmatchcase(name, pattern) for pattern in self.dynamic)
 
 
+NO_OFFER = ("which tools the server offers: a certificate alone commits to no manifest",)
+
+
+def left_open(policy: ManifestPolicy, committed: bytes) -> tuple[str, ...]:
+    """What stays open of a server's offer, in sentences: for a result's `not_proven`.
+
+    `committed` is what its live evidence commits to, or empty.
+    """
+    if not committed:
+        return ("which tools the server offers: the evidence commits to no manifest",)
+    if policy.mode == "pinned" and policy.digest:
+        if committed.hex() == policy.digest:
+            return ()
+        return (
+            f"the pinned tools: the server commits to the manifest {committed.hex()[:16]}…, the policy pins "
+            f"{policy.digest[:16]}…; calls to what differs are refused",
+        )
+    if policy.mode in ("pinned", "signed"):
+        return ()
+    return ("whether the server's tools are the intended ones: the policy pins no [manifest]",)
+
+
 _PIN = "`attestable-mcp pin URL` writes both from a running server"
 
 

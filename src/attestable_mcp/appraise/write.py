@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from attestable_mcp.appraise.kinds.base import quoted, quoted_list
 from attestable_mcp.appraise.kinds.table import KINDS
@@ -11,13 +12,24 @@ from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Tee
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a server lists: the digest that its evidence commits to (hex, empty for none), and the manifest's document.
+
+    `document` is empty where the lists could not be read, or are not those that the evidence commits to.
+    """
+
+    committed: str
+    document: str = ""
+
+
 def policy_toml(
     result: AttestationResult, *, source: str = "", anchors: Sequence[str] = VENDORS,
-    endorsements: Sequence[str] = ("stapled", *SERVICES),
+    endorsements: Sequence[str] = ("stapled", *SERVICES), offer: Offer | None = None,
 ) -> str:  # fmt: skip
     """Give the text of a policy that accepts exactly the code, configuration and platform status in `result`.
 
-    `result` is that of a server verified as genuine; `source` says in words where it was met.
+    `result` is that of a server verified as genuine; `source` says in words where it was met; `offer` is what it lists.
 
     Raises:
         ConfigurationError: the result proves nothing, or shows a debuggable enclave, which no pin accepts.
@@ -27,6 +39,7 @@ def policy_toml(
     if result.claims.get("debug") is not False:
         raise ConfigurationError("this server's enclave is debuggable: its measurement keeps nobody out")
     lines = [*_head(result, source), *_trust(result, anchors, endorsements), "", *_rules(result), *_deployment(result)]
+    lines += _manifest(offer) if offer is not None else ()
     text = "\n".join(lines) + "\n"
     Policy.from_toml(text, "pinned policy")  # what is written can be read
     return text
@@ -74,6 +87,23 @@ def _deployment(result: AttestationResult) -> Iterator[str]:
     yield f"owner = {quoted(result.deployment.owner)}"
     yield "# Which of the owner's deployments."
     yield f"name = {quoted(result.deployment.name)}"
+
+
+def _manifest(offer: Offer) -> Iterator[str]:
+    yield ""
+    yield "[manifest]"
+    if not offer.committed:
+        yield "# The server's evidence commits to no manifest: what it lists first is taken, and must not change."
+        yield 'mode = "uncommitted"'
+        return
+    yield "# The tools, prompts and resources of this server: what is added or changed later is refused."
+    yield 'mode = "pinned"'
+    yield f"digest = {quoted(offer.committed)}"
+    if offer.document:
+        yield "# The same in full, so that a difference can be shown. Names under dynamic may come, go and change:"
+        yield '# dynamic = ["search_*"]'
+        literal = "'''" not in offer.document and offer.document.isprintable()
+        yield f"document = '''{offer.document}'''" if literal else f"document = {quoted(offer.document)}"
 
 
 def _rules(result: AttestationResult) -> Iterator[str]:

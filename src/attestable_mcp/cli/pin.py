@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_pins
@@ -15,8 +17,11 @@ from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy
-from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.rats import AttestationResult
+
+if TYPE_CHECKING:
+    from attestable_mcp.appraise.write import Offer
 
 _PROGRAM = f"{text.PROGRAM} pin"
 
@@ -69,13 +74,21 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
     policy = genuine_policy(arguments)
     refuse_overwrite(arguments.output, arguments.force)
     from attestable_mcp.appraise.write import policy_toml
-    from attestable_mcp.cli.live import meet
+    from attestable_mcp.cli.live import meet, meet_peer
+    from attestable_mcp.tls.replay import outcome
 
-    genuine = meet(url, policy, arguments.timeout)
+    peer = meet_peer(url, policy, arguments.timeout)
+    genuine = outcome(peer)
     if not genuine.admitted:
         show(terminal, genuine)
         return genuine.exit_code
-    written = policy_toml(genuine, source=url, anchors=policy.trust.anchors, endorsements=policy.trust.endorsements)
+    written = policy_toml(
+        genuine,
+        source=url,
+        anchors=policy.trust.anchors,
+        endorsements=policy.trust.endorsements,
+        offer=_offer(url, policy, peer.commitments.manifest, arguments.timeout),
+    )
     result = meet(url, Policy.from_toml(written, "pinned policy"), arguments.timeout)
     result = replace(result, not_proven=(*result.not_proven, text.PINNED_ON_FIRST_USE))
     if not result.admitted:
@@ -83,6 +96,22 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
         return result.exit_code
     _hand_over(written, result, arguments, terminal)
     return result.exit_code
+
+
+def _offer(url: str, policy: Policy, committed: bytes, timeout: float) -> Offer:
+    """What the server lists, if that is what its evidence commits to."""
+    from attestable_mcp.appraise.write import Offer
+    from attestable_mcp.cli.live import list_all
+
+    if not committed:
+        return Offer(committed="")
+    try:
+        manifest, peer = list_all(url, policy, timeout)
+    except AttestationError:  # it may want authorization: the digest alone is pinned then
+        return Offer(committed=committed.hex())
+    digest = peer.commitments.manifest
+    document = json.dumps(manifest.to_json(), separators=(",", ":")) if manifest.digest == digest else ""
+    return Offer(committed=digest.hex(), document=document)
 
 
 def _hand_over(written: str, result: AttestationResult, arguments: Arguments, terminal: Terminal) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from OpenSSL import SSL
 
+from attestable_mcp.appraise.offer import NO_OFFER
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.reattest import NEVER, ReattestPolicy
 from attestable_mcp.bind.live import Answer, Binding, Challenge, Commitments
@@ -257,7 +258,7 @@ class Gate:
 def _by_certificate(origin: Origin, certificate: ProvenCertificate) -> AttestedPeer:
     return AttestedPeer(
         origin=origin,
-        result=certificate.result,
+        result=replace(certificate.result, not_proven=(*certificate.result.not_proven, *NO_OFFER)),
         certificate_result=certificate.result,
         verified=certificate.verified,
         binding=None,

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from attestable_mcp.appraise.deployment import HINTS as DEPLOYMENT_HINTS
 from attestable_mcp.appraise.deployment import NO_OWNER, judge_deployment, newest_list
+from attestable_mcp.appraise.offer import left_open
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.deployment import check_deployment
 from attestable_mcp.bind.live import (
@@ -288,6 +289,9 @@ class Judge:
         same_identity(certificate.verified.claims, now.verified.claims)
         deployment = self._deployment(answer, binding)
         result = self._with_deployment(now.result, deployment, position.host)
+        if position.role is Role.SERVER:
+            open_ = left_open(self.policy.manifest, answer.commitments.manifest)
+            result = replace(result, not_proven=(*result.not_proven, *open_))
         self._conversations.put(peer, now)
         self._note_list(deployment)
         return Proven(

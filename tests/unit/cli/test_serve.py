@@ -56,7 +56,7 @@ def started(tmp_path):
 def test_one_line_when_ready_and_a_signal_ends_with_0(started, number):
     child = started("slow.py:mcp", "--attester", "simulated", "--json")
     ready = json.loads(child.stdout.readline())
-    assert set(ready) == {"url", "tee", "spki_sha256"}
+    assert set(ready) == {"url", "tee", "manifest", "spki_sha256"}
     assert ready["url"].startswith("https://127.0.0.1:")
     assert ready["tee"] == "sgx"
     assert len(bytes.fromhex(ready["spki_sha256"])) == 32
