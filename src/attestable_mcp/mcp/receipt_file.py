@@ -118,7 +118,9 @@ def _bytes(value: Any, name: str) -> bytes:
 
 
 def _fault(name: str, what: str) -> MalformedEvidence:
-    return MalformedEvidence(f"{name}: {what}", field=name, code="bad_export")
+    return MalformedEvidence(
+        f"{name}: {what}", field=name, code="bad_export", hint="`attestable-mcp receipts export` writes such a file"
+    )
 
 
 def export_lines(store: ReceiptStore, chains: Iterable[StoredChain]) -> Iterator[str]:
