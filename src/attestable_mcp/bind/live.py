@@ -33,7 +33,10 @@ from attestable_mcp.wire import cbor
 VERSION = 1
 _U64 = 1 << 64
 _Fields = Mapping[int | str | bytes, cbor.Value]
-_RELAY_HINT = "someone stands between you and the server, or answers with another connection's evidence"
+_RELAY_HINT = (
+    "someone stands between you and the server and ends TLS (an attacker, or a proxy that was given the server's key), "
+    "or answers with another connection's evidence"
+)
 
 
 class Method(StrEnum):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from attestable_mcp.appraise.pins import COMPARED, NONE, Pin, short
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text, text_pins
+from attestable_mcp.cli import text, text_owner, text_pins
 from attestable_mcp.cli.authorize import add_oauth, authorized, log_in, log_out, oauth_of
 from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
 from attestable_mcp.cli.listen import add_listen, check_listen, listen
@@ -22,6 +23,7 @@ from attestable_mcp.cli.watch import add_health
 if TYPE_CHECKING:
     import httpx2
 
+    from attestable_mcp.attest.base import Attester
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.tls.admission import AttestedPeer, Gate
 
@@ -40,6 +42,7 @@ def configure(parser: Parser) -> None:
     add_headers(parser)
     add_oauth(parser)
     add_logs(parser)
+    parser.add_argument("--attester", metavar="NAME", help=text_owner.HELP_ATTESTER)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
@@ -72,7 +75,8 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
         talk.pinned(pin)
         notice.tell(notice_of(pin))
 
-    gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned))
+    attester = await anyio.to_thread.run_sync(attester_of, arguments.attester)
+    gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned), attester=attester)
     inner = Outbound(attested_transport(gate, url), headers=headers)
     asked = anyio.Event()
     async with authorized(url, inner, oauth, arguments, talk.tell, hide=log.hide) as outbound:
@@ -85,6 +89,14 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
             else:
                 await _on_stdio(url, transport, gate, arguments.timeout, talk, notice, asked)
     return 0
+
+
+def attester_of(name: str | None) -> Attester | None:
+    """What proves this end. A simulated one reports the code of this package. Raises: AttestationError."""
+    from attestable_mcp.attest.detect import choose
+    from attestable_mcp.attest.measurement import measure_target
+
+    return None if name is None else choose(name, measured=lambda: measure_target("attestable_mcp.mcp.bridge"))
 
 
 async def _on_stdio(

@@ -90,6 +90,7 @@ def add_deployment(parser: Parser) -> None:
     group.add_argument("--owner", metavar="PUB", type=existing_path, help=text_owner.HELP_OWNER)
     group.add_argument("--grant", metavar="FILE", type=existing_path, help=text_owner.HELP_GRANT)
     group.add_argument("--revocations", metavar="FILE", type=existing_path, help=text_owner.HELP_STAPLED)
+    group.add_argument("--clients-policy", metavar="FILE", type=existing_path, help=text_owner.HELP_CLIENTS)
     group.add_argument("--deployment-request", metavar="FILE", type=existing_path, help=text_owner.HELP_REQUEST)
 
 
@@ -137,6 +138,7 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
                 staple=arguments.staple,
                 deployment=deployment,
                 manifest=arguments.manifest or not arguments.no_manifest,
+                clients=arguments.clients_policy,
                 stdio=stdio,
                 drain_seconds=math.ceil(arguments.drain),
             ) as running:

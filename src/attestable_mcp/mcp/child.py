@@ -23,6 +23,7 @@ import anyio.abc
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp.caller import TOLD_BY_META
 
 _log = logging.getLogger(__name__)
 _GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, OSError)
@@ -159,7 +160,7 @@ class Child:
 
 
 async def _spawn(command: Command) -> anyio.abc.Process:
-    environment = dict(os.environ) | dict(command.environment or {})
+    environment = dict(os.environ) | dict(command.environment or {}) | {TOLD_BY_META: "meta"}
     try:
         return await anyio.open_process(
             list(command.argv),

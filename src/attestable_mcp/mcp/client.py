@@ -21,6 +21,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.attest.base import Attester
 from attestable_mcp.bind.receipt import Head, Receipt
 from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError, ReceiptError, ToolRefused
@@ -29,7 +30,9 @@ from attestable_mcp.mcp.watch import NO_RECEIPT, REFUSED, Watch
 from attestable_mcp.mcp.watched import WatchedOnFirstUse, watched
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer, Gate, LastWord
+from attestable_mcp.tls.challenge import REFUSED as UNPROVEN
 from attestable_mcp.tls.client import attested_http_client, origin_of
+from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.verifier import Verifier
 
 READ_SECONDS = 300.0
@@ -44,6 +47,7 @@ def attested_client(
     sources: Iterable[EndorsementSource] | None = None,
     verifier: Verifier | None = None,
     gate: Gate | None = None,
+    attester: Attester | ClientProver | None = None,
     danger_accept_simulated: bool = False,
     headers: Mapping[str, str] | None = None,
     auth: httpx2.Auth | None = None,
@@ -56,7 +60,8 @@ def attested_client(
 
     `policy` is a Policy, the path of a policy file, or the text of one. `pins` (a `Pins`) is trust on first use: alone,
     it admits genuine hardware whose code is the same as at first use; with a policy, both must hold. One of the two is
-    needed, unless a `gate` is given, which has them. `sources` are asked for collateral instead of those that the
+    needed, unless a `gate` is given, which has them. `attester` proves this client to servers that ask for it; give a
+    `ClientProver` to share one between clients. `sources` are asked for collateral instead of those that the
     policy names. `headers`, `auth`, `mounts` and `timeout` are those of the HTTP client; an OAuth server elsewhere
     needs a mount of its own. `receipts` overrides whether each answer must carry one. `options` go to
     `mcp.Client` (mode, sampling_callback, ...).
@@ -67,7 +72,12 @@ def attested_client(
     """
     origin_of(url)
     chosen = gate or make_gate(
-        policy, pins=pins, sources=sources, verifier=verifier, danger_accept_simulated=danger_accept_simulated
+        policy,
+        pins=pins,
+        sources=sources,
+        verifier=verifier,
+        attester=attester,
+        danger_accept_simulated=danger_accept_simulated,
     )
     watch: list[Watch] = []
 
@@ -208,6 +218,7 @@ def make_gate(
     pins: LastWord | None = None,
     sources: Iterable[EndorsementSource] | None = None,
     verifier: Verifier | None = None,
+    attester: Attester | ClientProver | None = None,
     danger_accept_simulated: bool = False,
 ) -> Gate:
     """What judges servers by `policy`, `pins`, or both; keep one and share it to remember what has been proven.
@@ -223,7 +234,10 @@ def make_gate(
     chosen = Policy.genuine_only() if policy is None else read_policy(policy)
     if danger_accept_simulated:
         chosen = chosen.with_overrides(simulated=True)
-    return Gate(chosen, sources=None if sources is None else tuple(sources), verifier=verifier, pins=pins)
+    prover = attester if isinstance(attester, ClientProver) or attester is None else ClientProver(attester)
+    return Gate(
+        chosen, sources=None if sources is None else tuple(sources), verifier=verifier, pins=pins, prover=prover
+    )
 
 
 def read_policy(policy: Policy | Path | str) -> Policy:
@@ -297,6 +311,8 @@ def told(error: Exception) -> AttestationError | None:
     for leaf in leaves:
         if isinstance(leaf, AttestationError):
             return leaf
+        if isinstance(leaf, MCPError) and leaf.code == UNPROVEN:
+            return _unproven(leaf)
     for leaf in leaves:
         if isinstance(leaf, (httpx2.ConnectError, httpx2.ConnectTimeout)):
             return _unreachable(leaf)
@@ -306,6 +322,15 @@ def told(error: Exception) -> AttestationError | None:
         if isinstance(leaf, (httpx2.NetworkError, httpx2.RemoteProtocolError)):
             return _broken(leaf, "connection_closed", "ended the connection before its answer")
     return None
+
+
+def _unproven(error: MCPError) -> ConversationError:
+    """The server serves nobody who has not proven itself."""
+    data = error.data if isinstance(error.data, dict) else {}
+    code, hint = str(data.get("code", "client_attestation_required")), str(data.get("hint", ""))
+    found = ConversationError(f"server: {error.message}", code=code, hint=hint)
+    found.__cause__ = error
+    return found
 
 
 def _unreachable(error: httpx2.TransportError) -> ConversationError:

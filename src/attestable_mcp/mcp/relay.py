@@ -17,7 +17,9 @@ import httpx2
 
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.mcp import asgi
+from attestable_mcp.mcp.caller import HEADER, STATE_KEY, header_value
 from attestable_mcp.mcp.guard import OWN_HEADERS
+from attestable_mcp.rats import Caller
 
 _log = logging.getLogger(__name__)
 _HOP_BY_HOP = frozenset(
@@ -72,9 +74,11 @@ class Relay:
         await asgi.reply_text(send, 502, "the server behind does not answer\n")
 
     def forwarded(self, scope: asgi.Scope) -> asgi.Headers:
-        """Headers that tell the server behind how the client came."""
+        """Headers that tell the server behind how the client came, and who it proved to be."""
         host = (asgi.header(scope, b"host") or "").encode("latin-1")
-        return [(b"x-forwarded-proto", b"https"), (b"x-forwarded-host", host)]
+        caller = scope.get("state", {}).get(STATE_KEY)
+        who = [(HEADER, header_value(caller))] if isinstance(caller, Caller) else []
+        return [(b"x-forwarded-proto", b"https"), (b"x-forwarded-host", host), *who]
 
     def added(self, response: httpx2.Response) -> asgi.Headers:
         """Headers of our own in a response."""

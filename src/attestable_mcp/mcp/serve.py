@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.base import Attester, Stapling
 from attestable_mcp.attest.detect import choose
 from attestable_mcp.attest.measurement import Measurement, measure_target
@@ -26,6 +27,7 @@ from attestable_mcp.bind.receipt import Ledger
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.mcp import asgi
+from attestable_mcp.mcp.access import Access, Introduce
 from attestable_mcp.mcp.apps import running_app
 from attestable_mcp.mcp.catalogue import Catalogue
 from attestable_mcp.mcp.drain import Drain
@@ -37,6 +39,7 @@ from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
 from attestable_mcp.mcp.witness import Witness
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME
+from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.server import DRAIN_SECONDS, MAX_BODY, Server
 
@@ -55,6 +58,7 @@ class _Options:
     lifetime: timedelta
     commitments: Callable[[], Commitments]
     deployment: DeploymentHolder | None
+    clients: ServerPolicy
     drain_seconds: int
     max_body: int
     manifest: bool | Manifest
@@ -74,6 +78,7 @@ def serve(
     lifetime: timedelta = DEFAULT_LIFETIME,
     commitments: Callable[[], Commitments] = Commitments,
     deployment: DeploymentHolder | None = None,
+    clients: ServerPolicy | Path | str | None = None,
     drain_seconds: int = DRAIN_SECONDS,
     max_body: int = MAX_BODY,
     manifest: bool | Manifest | Path = True,
@@ -89,7 +94,9 @@ def serve(
     `manifest` True: the server is asked at the start what it lists, and each live proof commits to that; a Manifest, or
     the path of its document, is committed to as it is; False commits to none, writes nothing into lists and gives no
     receipts.
-    `deployment` holds an owner's grant for this deployment and the key that it names.
+    `deployment` holds an owner's grant for this deployment and the key that it names. `clients` (a ServerPolicy, or the
+    path or text of one) says which clients are served and which tools are for which of them; a tool learns who calls
+    by `mcp.caller.attestation_of(context)`.
 
     Raises: ConfigurationError at once for a bad option; on starting also AttesterError, and ConfigurationError for a
     target that does not start or an address that is taken.
@@ -110,6 +117,7 @@ def serve(
         lifetime=lifetime,
         commitments=commitments,
         deployment=deployment,
+        clients=_server_policy(clients),
         drain_seconds=drain_seconds,
         max_body=max_body,
         manifest=_document(manifest) if isinstance(manifest, Path) else manifest,
@@ -121,6 +129,14 @@ def serve(
 def _document(path: Path) -> Manifest:
     found = read_file(path)
     return found.manifest if isinstance(found, SignedManifest) else found
+
+
+def _server_policy(clients: ServerPolicy | Path | str | None) -> ServerPolicy:
+    if clients is None or isinstance(clients, ServerPolicy):
+        return clients or ServerPolicy()
+    if isinstance(clients, str) and "\n" in clients:
+        return ServerPolicy.from_toml(clients)
+    return ServerPolicy.load(clients)
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -270,11 +286,15 @@ class RunningServer:
             app = await stack.enter_async_context(
                 running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
             )
+            if isinstance(self._target, StdioServer):
+                app = Introduce(app, max_body=options.max_body)
             key = BindingKey()
             if options.manifest is not False:
                 app = await self._witnessed(app, key, stack)
-            drain = Drain(Guard(app, names))
-            server = await stack.enter_async_context(self._tls_server(drain, attester, key))
+            clients = None if options.clients.clients == "none" else ClientGate(options.clients)
+            access = Access(app, policy=options.clients, clients=clients, max_body=options.max_body)
+            drain = Drain(Guard(access, names))
+            server = await stack.enter_async_context(self._tls_server(drain, attester, key, clients))
             stack.callback(drain.stop)
             yield server
 
@@ -297,7 +317,7 @@ class RunningServer:
         found = self._options.commitments()
         return found if self._catalogue is None else replace(found, manifest=self._catalogue.digest)
 
-    def _tls_server(self, app: Drain, attester: Attester, key: BindingKey) -> Server:
+    def _tls_server(self, app: Drain, attester: Attester, key: BindingKey, clients: ClientGate | None) -> Server:
         options = self._options
         return Server(
             app,
@@ -309,6 +329,7 @@ class RunningServer:
             commitments=self._commitments,
             key=key,
             deployment=options.deployment,
+            clients=clients,
             max_body=options.max_body,
             drain_seconds=options.drain_seconds,
             lifespan="off",

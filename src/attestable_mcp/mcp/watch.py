@@ -21,12 +21,24 @@ from attestable_mcp.errors import AttestationError, ConversationError, Malformed
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.lister import Reply
-from attestable_mcp.mcp.manifest import BY_METHOD, EXPECT_KEY, META_KEY, PROMPTS, TOOLS, Kind, Listing, whole_digest
+from attestable_mcp.mcp.manifest import (
+    BY_METHOD,
+    EXPECT_KEY,
+    META_KEY,
+    PROMPTS,
+    TOOLS,
+    Kind,
+    Listing,
+    set_digest,
+    whole_digest,
+)
 from attestable_mcp.mcp.notary import Notary
+from attestable_mcp.mcp.precaution import Precaution
 from attestable_mcp.mcp.rewrite import Look, rewrite_events, rewrite_json
 from attestable_mcp.mcp.warden import Refusal, Warden
 from attestable_mcp.tls.admission import AttestedPeer
 from attestable_mcp.tls.client import EXTENSION
+from attestable_mcp.tls.fresh import DEMAND
 
 REFUSED = -32011
 """JSON-RPC error code of a call that was not sent, and of a list that the evidence does not commit to."""
@@ -51,10 +63,13 @@ class Watch(httpx2.AsyncBaseTransport):
         warden: Warden,
         prove: Callable[[], Awaitable[AttestedPeer]],
         notary: Notary | None = None,
+        precaution: Precaution | None = None,
     ) -> None:
         self.inner = inner
         self.warden = warden
         self.notary = notary
+        self._precaution = precaution
+        self._hidden: dict[Kind, dict[str, bytes]] = {}
         self._policy = policy
         self._prove = prove
         self._peer: AttestedPeer | None = None
@@ -74,6 +89,7 @@ class Watch(httpx2.AsyncBaseTransport):
             return await self._passed(request, self._listed(BY_METHOD[method], message), json=True)
         if method in _GUARDED and (refusal := await self._judge(request, message)) is not None:
             return _answer(request, message["id"], refusal)
+        self._ask_for_proof(request, message)
         if method in _RECEIPTED:
             return await self._call(request, message)
         return await self._passed(request, self._noticed)
@@ -84,6 +100,12 @@ class Watch(httpx2.AsyncBaseTransport):
             with anyio.move_on_after(2.0, shield=True):
                 await self.notary.close(self.inner)
         await self.inner.aclose()
+
+    def _ask_for_proof(self, request: httpx2.Request, message: rpc.Message) -> None:
+        """Some calls go out only on a connection that was proven for them."""
+        wanted = self._precaution
+        if message["method"] == "tools/call" and wanted is not None and wanted.demands(rpc.params(message).get("name")):
+            request.extensions = {**request.extensions, DEMAND: True}
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
@@ -165,6 +187,8 @@ class Watch(httpx2.AsyncBaseTransport):
         kind = _CHANGED.get(message.get("method", ""))
         if kind is not None:
             self.warden.stale(kind)
+            if self._precaution is not None:
+                self._precaution.changed()
         return None
 
     # --- lists -----------------------------------------------------------------------------------------------------
@@ -186,6 +210,9 @@ class Watch(httpx2.AsyncBaseTransport):
     ) -> rpc.Message | None:
         """The answer without what may not be shown; an error where the evidence does not commit to the list."""
         items = result.get(kind.name)
+        if kind is TOOLS and self._precaution is not None and isinstance(items, list):
+            self._precaution.learn(items)
+        self._hidden[kind] = ({} if first else self._hidden.get(kind, {})) | _hidden(result)
         last = not isinstance(result.get("nextCursor"), str)
         try:
             shown, whole = self.warden.page(kind, items if isinstance(items, list) else [], first=first, last=last)
@@ -217,7 +244,8 @@ class Watch(httpx2.AsyncBaseTransport):
             return Refusal(
                 code="manifest_uncommitted", message="the server's evidence commits to no manifest", hint=_SILENT
             )
-        if sets is None or sets.get(whole.kind.name) != whole.digest or whole_digest(sets) != committed:
+        held = set_digest(whole.kind, {**self._hidden.get(whole.kind, {}), **whole.digests})
+        if sets is None or sets.get(whole.kind.name) != held or whole_digest(sets) != committed:
             text = f"the list of {whole.kind.name} is not the one that the server's evidence commits to"
             return Refusal(code="manifest_mismatch", message=text, hint=_MISMATCH)
         if self._policy.digest and not self._policy.document and committed.hex() != self._policy.digest:
@@ -348,6 +376,19 @@ def _sets(result: rpc.Message) -> dict[str, bytes] | None:
         return {name: bytes.fromhex(digest) for name, digest in sets.items()}
     except (ValueError, TypeError):
         return None
+
+
+def _hidden(result: rpc.Message) -> dict[str, bytes]:
+    """Digests of tools that the server keeps from this client, by name; the committed set counts them in."""
+    meta = result.get("_meta")
+    summary = meta.get(META_KEY) if isinstance(meta, dict) else None
+    found = summary.get("hidden") if isinstance(summary, dict) else None
+    if not isinstance(found, dict) or len(found) > LIMITS.manifest_items:
+        return {}
+    try:
+        return {str(name): bytes.fromhex(digest) for name, digest in found.items()}
+    except (ValueError, TypeError):
+        return {}
 
 
 def _error(request_id: rpc.Id, refusal: Refusal, code: int = REFUSED) -> rpc.Message:

@@ -16,6 +16,7 @@ from attestable_mcp.errors import ConfigurationError, ConversationError
 from attestable_mcp.mcp.difference import ItemChange
 from attestable_mcp.mcp.manifest import PROMPTS, RESOURCES, TOOLS, Manifest
 from attestable_mcp.mcp.notary import Notary
+from attestable_mcp.mcp.precaution import Precaution
 from attestable_mcp.mcp.receipt_store import ReceiptStore, default_path
 from attestable_mcp.mcp.signed import SignedManifest, check, public_key, read, read_file
 from attestable_mcp.mcp.warden import Warden
@@ -52,7 +53,8 @@ def watched(
 
     wanted = gate.policy.receipts.required if receipts is None else receipts
     notary = _notary(gate, url, warden) if wanted else None
-    return Watch(inner, policy, warden=warden, prove=prove, notary=notary)
+    precaution = Precaution(gate.freshness)
+    return Watch(inner, policy, warden=warden, prove=prove, notary=notary, precaution=precaution)
 
 
 class WatchedOnFirstUse(httpx2.AsyncBaseTransport):

@@ -155,7 +155,12 @@ class Gate:
         Raises:
             AttestationError: of any kind; nothing may be sent on the connection any more.
         """
-        return (yield from self._alerting(self._admitted(channel, origin, quote=True), channel, origin))
+        try:
+            return (yield from self._alerting(self._admitted(channel, origin, quote=True), channel, origin))
+        except ConversationError as error:
+            if isinstance(error.__cause__, SSL.SysCallError):  # it was idle, and its other end has left
+                raise ConversationError(error.message, code="connection_closed") from error
+            raise
 
     @staticmethod
     def _alerting(steps: Steps[AttestedPeer], channel: Channel, origin: Origin) -> Steps[AttestedPeer]:

@@ -212,7 +212,8 @@ class Judge:
         if not read.evidence:
             raise AttestationUnavailable(
                 "certificate: no attestation evidence in it",
-                hint="this is an ordinary TLS peer; check the address, or ask its operator for the attested one",
+                hint="this is an ordinary TLS peer: a front door that ends TLS before the attested server, or another "
+                "server; check the address, and have proxies pass TLS through",
             )
         appraisal = yield from self._appraised(lambda verifier: verifier.appraise_certificate(der, at))
         verified = admitted(appraisal, "certificate")
