@@ -16,6 +16,7 @@ from attestable_mcp.cli.listen import add_listen, check_listen, listen
 from attestable_mcp.cli.logs import NOTICE, TALK, Log, add_logs, start_log
 from attestable_mcp.cli.outbound import add_headers, headers_of
 from attestable_mcp.cli.source import address
+from attestable_mcp.cli.telemetry import telemetry
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy, named
 from attestable_mcp.cli.watch import add_health
@@ -53,7 +54,8 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     if arguments.logout:
         return anyio.run(log_out, url, arguments, terminal)
     policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
-    return anyio.run(_connect, url, policy, arguments, terminal, log)
+    with telemetry("attestable-mcp-connect"):
+        return anyio.run(_connect, url, policy, arguments, terminal, log)
 
 
 async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal, log: Log) -> int:
@@ -61,6 +63,7 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
     from attestable_mcp.mcp.outbound import Outbound
+    from attestable_mcp.mcp.tracing import carrying
     from attestable_mcp.mcp.watched import watched
     from attestable_mcp.tls.client import attested_transport
     from attestable_mcp.tls.pins import Pins
@@ -77,7 +80,7 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
 
     attester = await anyio.to_thread.run_sync(attester_of, arguments.attester)
     gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned), attester=attester)
-    inner = Outbound(attested_transport(gate, url), headers=headers)
+    inner = Outbound(carrying(attested_transport(gate, url)), headers=headers)
     asked = anyio.Event()
     async with authorized(url, inner, oauth, arguments, talk.tell, hide=log.hide) as outbound:
         if arguments.login:
@@ -112,13 +115,16 @@ async def _on_stdio(
 
     from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
     from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
+    from attestable_mcp.mcp.tracing import host_trace
 
     async with httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
         source, sink = Input(0), Output(take_stdout())
+        trace = host_trace()
 
         async def write(line: bytes) -> None:
             if gate.newest is not None:
                 talk.met(gate.newest)
+            trace.seen(line)
             for part in notice.around(line):
                 await sink.write(part)
 
@@ -132,8 +138,9 @@ async def _on_stdio(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(until, asked)
             tasks.start_soon(until, sink.lost)
-            await bridge.run(notice.watch(source.lines()))
+            await bridge.run(trace.watch(notice.watch(source.lines())))
             tasks.cancel_scope.cancel()
+        trace.close()
         await sink.aclose(_CLOSE_SECONDS)
 
 

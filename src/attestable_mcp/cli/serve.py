@@ -16,6 +16,7 @@ import anyio
 from attestable_mcp.cli import text, text_connect, text_offer, text_owner
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address, seconds
 from attestable_mcp.cli.logs import TALK, add_logs, start_log
+from attestable_mcp.cli.telemetry import telemetry
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.watch import add_health, health_of
 from attestable_mcp.limits import LIMITS
@@ -50,7 +51,8 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C, drain, and return 0."""
     target = target_of(arguments)
     start_log(arguments, terminal)
-    anyio.run(_serve, target, arguments, terminal)
+    with telemetry("attestable-mcp-serve"):
+        anyio.run(_serve, target, arguments, terminal)
     return 0
 
 

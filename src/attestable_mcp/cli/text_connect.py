@@ -122,3 +122,15 @@ HELP_DRAIN = "seconds that running calls have after SIGTERM or Ctrl-C (default: 
 def not_a_count(value: str) -> str:
     """For `--max-sessions`."""
     return f"{value!r} is not a whole number from 1 to 100000"
+
+
+# telemetry
+
+NO_TELEMETRY = (
+    "OTEL_* variables ask for telemetry, and its SDK is not installed: pip install 'attestable-mcp[telemetry]'"
+)
+
+
+def unknown_exporter(kind: str, name: str) -> str:
+    """An exporter that is not offered."""
+    return f"OTEL_{kind.upper()}_EXPORTER={name}: wanted otlp (over HTTP), console or none; no {kind} are sent"

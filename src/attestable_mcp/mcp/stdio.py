@@ -17,9 +17,10 @@ from types import TracebackType
 import anyio
 import anyio.abc
 
+from attestable_mcp import telemetry
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp import asgi, rpc
+from attestable_mcp.mcp import asgi, rpc, tracing
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, Command
 from attestable_mcp.mcp.legacy import SESSION_HEADER, LegacySession
@@ -126,10 +127,28 @@ class StdioGateway:
         if problem is not None:
             code = rpc.PARSE_ERROR if message is None else rpc.INVALID_REQUEST
             await _refuse(send, 400, code, problem)
-        elif modern:
+        elif rpc.is_request(message) and telemetry.enabled():
+            with tracing.ServerTrace(message, scope) as trace:
+                await self._take(trace.message, message, body, scope, receive, trace.watching(send), modern=modern)
+        else:
+            await self._take(tracing.joined(message, scope), message, body, scope, receive, send, modern=modern)
+
+    async def _take(
+        self,
+        message: rpc.Message,
+        given: rpc.Message,
+        body: bytes,
+        scope: asgi.Scope,
+        receive: asgi.Receive,
+        send: asgi.Send,
+        *,
+        modern: bool,
+    ) -> None:
+        """`message` is `given`, as `body` holds it, perhaps with the trace that it belongs to."""
+        if modern:
             await self._modern(message, scope, receive, send)
         else:
-            await self._legacy(message, body, scope, receive, send)
+            await self._legacy(message, body if message is given else rpc.dump(message), scope, receive, send)
 
     async def _modern(self, message: rpc.Message, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if self._shared is None:

@@ -30,6 +30,7 @@ from attestable_mcp.tls.exchange import converse, handshake
 from attestable_mcp.tls.fresh import Freshness
 from attestable_mcp.tls.judge import Bounded, Judge, Position, ProvenCertificate, exporter_of
 from attestable_mcp.tls.prover import ClientProver
+from attestable_mcp.tls.spans import traced
 from attestable_mcp.tls.steps import Send, Steps, Within, Work
 from attestable_mcp.verifier import Verifier
 
@@ -147,7 +148,8 @@ class Gate:
             yield Within(self.limits.challenge_seconds, "our own evidence")
             yield from self.prover.ready(self.context)
         channel = self.context.channel(hostname)
-        return Admitted(channel, (yield from self._alerting(self._set_up(channel, origin), channel, origin)))
+        steps = self._alerting(self._set_up(channel, origin), channel, origin)
+        return Admitted(channel, (yield from traced(steps, origin)))
 
     def again(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
         """Steps that prove the other end of an idle, admitted connection anew, by a quote, at the next counter.
@@ -155,8 +157,9 @@ class Gate:
         Raises:
             AttestationError: of any kind; nothing may be sent on the connection any more.
         """
+        steps = self._alerting(self._admitted(channel, origin, quote=True), channel, origin)
         try:
-            return (yield from self._alerting(self._admitted(channel, origin, quote=True), channel, origin))
+            return (yield from traced(steps, origin))
         except ConversationError as error:
             if isinstance(error.__cause__, SSL.SysCallError):  # it was idle, and its other end has left
                 raise ConversationError(error.message, code="connection_closed") from error
