@@ -1,4 +1,4 @@
-"""A stdio MCP server without a library, so that thousands of them start and end in seconds. Tools: add, crash, sleep."""
+"""A stdio MCP server without a library, so that thousands start and end in seconds. Tools: add, crash, sleep."""
 
 import json
 import os
