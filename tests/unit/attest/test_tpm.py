@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import socket
 import struct
@@ -31,7 +32,7 @@ from attestable_mcp.attest.tpm_commands import (
     sized,
 )
 from attestable_mcp.attest.tpm_key import AZURE, GCE_ECC, OWN, KeyPlace, own_template, spki
-from attestable_mcp.attest.tpm_link import Link, SocketLink, open_link
+from attestable_mcp.attest.tpm_link import DeviceLink, Link, SocketLink, open_link
 from attestable_mcp.errors import AttesterError, ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind, Tee, Verified
@@ -344,6 +345,41 @@ def test_no_damaged_response_leads_to_anything_but_an_attester_error(swtpm: Star
         except AttesterError:
             refused += 1
     assert refused > 200
+
+
+@contextmanager
+def device_file(where: str) -> Iterator[str]:
+    """A character device that leads to a TPM, as `/dev/tpmrm0` does: here a raw terminal with swtpm at its other end."""
+    import tty  # not on Windows
+
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    link = open_link(where)
+
+    def carry() -> None:
+        while command := os.read(master, 4096):
+            if command == b"end":
+                return
+            os.write(master, link.exchange(command))
+
+    thread = threading.Thread(target=carry)
+    thread.start()
+    try:
+        yield os.ttyname(slave)
+    finally:
+        os.write(slave, b"end")
+        thread.join(10)
+        link.close()
+        os.close(master)
+        os.close(slave)
+
+
+def test_the_device_file_of_the_kernel_takes_one_command_and_gives_one_response(swtpm: Start) -> None:
+    with device_file(swtpm()) as path:
+        assert isinstance(open_link(path), DeviceLink)
+        attester = TpmAttester(path, event_log=None)
+        verified = check(attester, b"\x0d" * 64, pinned(attester), Endorsements())
+    assert verified.claims.report_data == hashlib.sha256(b"\x0d" * 64).digest()
 
 
 # links
