@@ -94,7 +94,7 @@ class TpmAttester:
                     return self._evidence(quoted, values)
         raise AttesterError(
             f"{self._where}: PCRs changed between reading and quoting, {_ATTEMPTS} times",
-            hint="something extends them all the time (IMA?): leave that PCR out",
+            hint="something extends them all the time (IMA?): TpmAttester(pcrs=...) can leave that PCR out",
         )
 
     def endorsements(self) -> Endorsements:

@@ -349,7 +349,7 @@ def test_no_damaged_response_leads_to_anything_but_an_attester_error(swtpm: Star
 
 @contextmanager
 def device_file(where: str) -> Iterator[str]:
-    """A character device that leads to a TPM, as `/dev/tpmrm0` does: here a raw terminal with swtpm at its other end."""
+    """A character device that leads to a TPM, as `/dev/tpmrm0` does: a raw terminal with swtpm at its other end."""
     import tty  # not on Windows
 
     master, slave = os.openpty()
