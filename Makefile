@@ -21,7 +21,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(READY)  ## the main job with the simulated TEE: one server proven, five impostors refused
+demo: $(READY)  ## the main job with the simulated TEE: servers and clients proven, impostors refused
 	@$(BIN)/attestable-mcp demo
 
 test: check unit  ## lint, types, import contracts and the tests

@@ -1,4 +1,7 @@
-"""One MCP server in a process of its own: `plain`, `tls` (standard library) or `attested`. Ends when stdin does."""
+"""One MCP server in a process of its own: `plain`, `tls` (standard library), `attested`, `mutual-key`, `mutual-quote`.
+
+Ends when stdin does.
+"""
 
 from __future__ import annotations
 
@@ -81,13 +84,19 @@ async def unattested(mode: str) -> None:
     await task
 
 
-async def attested() -> None:
-    from attestable_mcp import serve
+async def attested(mode: str) -> None:
+    from attestable_mcp import Policy, serve
+    from attestable_mcp.appraise.policy import TrustPolicy
+    from attestable_mcp.appraise.server_policy import ServerPolicy
 
-    async with serve(SERVER, listen="127.0.0.1:0", attester="simulated") as running:
+    clients = None
+    if mode != "attested":  # mutual-key, mutual-quote
+        trust = TrustPolicy(simulated="accept", binding="quote" if mode == "mutual-quote" else "key")
+        clients = ServerPolicy(clients="required", policy=Policy.genuine_only(trust=trust))
+    async with serve(SERVER, listen="127.0.0.1:0", attester="simulated", clients=clients) as running:
         print(running.url, flush=True)
         await until_stdin_ends()
 
 
 if __name__ == "__main__":
-    asyncio.run(attested() if sys.argv[1] == "attested" else unattested(sys.argv[1]))
+    asyncio.run((unattested if sys.argv[1] in ("plain", "tls") else attested)(sys.argv[1]))

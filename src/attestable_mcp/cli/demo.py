@@ -85,6 +85,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
 
 async def play(done: Callable[[Step], None]) -> None:
     """The whole piece, in order. Raises: AttestationError, TimeoutError."""
+    from attestable_mcp.cli import demo_mutual
     from attestable_mcp.mcp.serve import serve
 
     with anyio.fail_after(SECONDS), tempfile.TemporaryDirectory() as folder:
@@ -100,9 +101,10 @@ async def play(done: Callable[[Step], None]) -> None:
             policy = await _pinned(server.url)
             for title, expected, opened in _impostors(server, step.result, Path(folder)):
                 async with opened as url:
-                    done(await _knock(title, expected, url, policy))
+                    done(await knock(title, expected, url, policy))
             real = replace(policy, trust=replace(policy.trust, simulated="refuse"))
-            done(await _knock(text.DEMO_SIMULATED_SERVER, "simulated_evidence", server.url, real))
+            done(await knock(text.DEMO_SIMULATED_SERVER, "simulated_evidence", server.url, real))
+        await demo_mutual.play(done)
 
 
 def _impostors(
@@ -163,11 +165,18 @@ async def _pinned(url: str) -> Any:
 
 async def _honest(title: str, url: str, tool: str, arguments: dict[str, Any]) -> Step:
     """Pin, prove, and call one tool through the proven connection."""
-    return await _knock(title, "verified", url, await _pinned(url), tool, arguments)
+    return await knock(title, "verified", url, await _pinned(url), tool, arguments)
 
 
-async def _knock(
-    title: str, expected: str, url: str, policy: Any, tool: str = "", arguments: dict[str, Any] | None = None
+async def knock(
+    title: str,
+    expected: str,
+    url: str,
+    policy: Any,
+    tool: str = "",
+    arguments: dict[str, Any] | None = None,
+    *,
+    attester: Any = None,
 ) -> Step:
     """What the client does with every server: prove it, and only then speak."""
     from attestable_mcp.cli.endings import innermost
@@ -176,7 +185,7 @@ async def _knock(
     call = f"{tool}({', '.join(f'{name}={value}' for name, value in (arguments or {}).items())})" if tool else ""
     step = Step(title=title, expected=expected, code="", url=url, call=call)
     try:
-        async with attested_client(_with_path(url), policy=policy) as client:
+        async with attested_client(_with_path(url), policy=policy, attester=attester) as client:
             answer = await client.call_tool(tool, arguments) if tool else None
             return replace(step, code=str(client.attestation.verdict), result=client.attestation, answer=_words(answer))
     except Exception as error:

@@ -61,6 +61,13 @@ FOREIGN_GRANT = "the grant is signed by another owner than this key"
 NOT_OURS = "neither a key, a grant, a revocation list nor a request"
 LOCKED_HINT = "give it with --passphrase-file FILE, or run in a terminal"
 
+DEMO_TWO = "two attested programs: billing proves itself too, and calls the tool that is for billing alone"
+DEMO_THIRD = "a third one, reports, is served as well"
+DEMO_RESERVED = "but not the tool that is for billing: refused before the server behind sees the call"
+DEMO_NOBODY = "a program that proves nothing, where clients have to"
+DEMO_OWNED = "the owner's own deployment, by a grant that its key in the TEE answers for"
+DEMO_COPY = "another operator's copy of the same code, with the same measurement"
+
 
 def no_host(name: str) -> str:
     """A request says nothing of addresses."""

@@ -17,10 +17,16 @@ STEPS = [
     "channel_binding_mismatch",
     "untrusted_root",
     "simulated_evidence",
+    "verified",
+    "verified",
+    "tool_not_allowed",
+    "client_attestation_required",
+    "verified",
+    "wrong_deployment",
 ]
 
 
-def test_the_demo_proves_two_servers_and_refuses_five_impostors_each_for_its_reason():
+def test_the_demo_proves_servers_and_clients_and_refuses_impostors_each_for_its_reason():
     began = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "attestable_mcp", "demo", "--json"],
@@ -39,7 +45,11 @@ def test_the_demo_proves_two_servers_and_refuses_five_impostors_each_for_its_rea
     assert all(step["attestation"]["simulated"] for step in answer["steps"][:3])
     modified = answer["steps"][2]
     assert modified["wanted"] != modified["seen"]
-    assert all(step["hint"] for step in answer["steps"][2:])
+    assert all(step["hint"] for step in answer["steps"] if step["expected"] != "verified")
+    assert [step["answer"] for step in answer["steps"][7:9]] == [
+        "5 moved for billing",
+        "37, says the ledger to reports",
+    ]
     assert time.monotonic() - began < 30
 
 
