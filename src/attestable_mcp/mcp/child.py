@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.caller import TOLD_BY_META
+from attestable_mcp.mcp.groups import Group, group_of, spawn_options
 
 _log = logging.getLogger(__name__)
 _GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, OSError)
@@ -74,6 +73,7 @@ class Child:
 
     async def __aenter__(self) -> Child:
         self._process = await _spawn(self._command)
+        self._group = group_of(self._process.pid, self._process.kill)
         return self
 
     async def __aexit__(
@@ -82,7 +82,7 @@ class Child:
         assert self._process is not None
         self._send_queue.close()
         with anyio.CancelScope(shield=True):
-            await _end(self._process, self._grace, flushed=self._flushed)
+            await _end(self._process, self._group, self._grace, flushed=self._flushed)
 
     @property
     def pid(self) -> int:
@@ -167,7 +167,7 @@ async def _spawn(command: Command) -> anyio.abc.Process:
             env=environment,
             cwd=command.folder,
             stderr=None,
-            start_new_session=sys.platform != "win32",
+            **spawn_options(),
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(
@@ -177,7 +177,7 @@ async def _spawn(command: Command) -> anyio.abc.Process:
         ) from error
 
 
-async def _end(process: anyio.abc.Process, grace: Grace, *, flushed: anyio.Event) -> None:
+async def _end(process: anyio.abc.Process, group: Group, grace: Grace, *, flushed: anyio.Event) -> None:
     """Let the writer finish, close stdin, wait, terminate the group, wait, kill the group, reap."""
     assert process.stdin is not None
     with anyio.move_on_after(0.5):
@@ -188,13 +188,14 @@ async def _end(process: anyio.abc.Process, grace: Grace, *, flushed: anyio.Event
         # A server that flushes its last words must not block on a full pipe and so miss its chance to end by itself.
         tasks.start_soon(_drain, process)
         if not await _wait_exit(process, grace.close):
-            _signal(process, "terminate")
+            group.terminate()
             await _wait_exit(process, grace.terminate)
         # Always: descendants may outlive the leader, and a killed group is gone for certain.
-        _signal(process, "kill")
+        group.kill()
         if not await _wait_exit(process, 5.0):
             _log.error("process %d is still there after it was killed", process.pid)
         tasks.cancel_scope.cancel()
+    group.close()
     _close_transport(process)
 
 
@@ -215,14 +216,6 @@ async def _wait_exit(process: anyio.abc.Process, seconds: float) -> bool:
         await anyio.sleep(pause)
         pause = min(0.05, pause * 2)
     return True
-
-
-def _signal(process: anyio.abc.Process, what: str) -> None:
-    with suppress(ProcessLookupError, PermissionError, OSError):
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGTERM if what == "terminate" else signal.SIGKILL)
 
 
 def _close_transport(process: anyio.abc.Process) -> None:
