@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -33,6 +33,8 @@ from attestable_mcp.wire import der
 from attestable_mcp.wire.x509 import BASIC_CONSTRAINTS, KEY_USAGE, X509Leaf, read_certificate, read_crl_head
 
 _KEY_CERT_SIGN = 5
+_INSTANT = timedelta(microseconds=1)
+"""A list holds up to and with its nextUpdate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +197,21 @@ def _allows_signing_certificates(certificate: X509Leaf) -> bool:
     return bool(bits) and bool(bits[0] >> 7 - _KEY_CERT_SIGN & 1)
 
 
-def check_revocation(path: Path, crls: Iterable[bytes], *, at: datetime, trail: Trail, check: str) -> datetime | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crl:
+    """A list whose signature held, and when it holds: from `last` to `following`, both included."""
+
+    handle: x509.CertificateRevocationList
+    last: datetime
+    following: datetime
+
+
+def check_revocation(
+    path: Path, crls: Iterable[bytes], *, at: datetime, trail: Trail, check: str, memory: Memory | None = None
+) -> datetime | None:
     """Look up each certificate of the path in the CRL of its issuer, where one is given.
 
+    A list that an issuer signed is remembered; its dates and entries are looked at every time.
     Returns the first nextUpdate of the CRLs used, None where no CRL was used.
     Raises: Revoked, EndorsementStale, ChainInvalid (a CRL that names an issuer of the path without its signature).
     """
@@ -205,11 +219,11 @@ def check_revocation(path: Path, crls: Iterable[bytes], *, at: datetime, trail: 
     lists = tuple(crls)
     for subject, issuer in zip(path.certificates, path.certificates[1:], strict=False):
         for raw in lists:
-            crl = _crl_of(raw, issuer)
+            crl = _crl_of(raw, issuer, at, trail, check, memory)
             if crl is None:
                 continue
-            until = min(filter(None, (until, _refuse_bad_crl(crl, issuer, at, trail, check))))
-            if crl.get_revoked_certificate_by_serial_number(subject.serial) is not None:
+            until = crl.following if until is None else min(until, crl.following)
+            if crl.handle.get_revoked_certificate_by_serial_number(subject.serial) is not None:
                 trail.refuse(
                     Revoked, check, seen=f"serial {subject.serial:x}", reason="the issuer has revoked this certificate"
                 )
@@ -218,23 +232,34 @@ def check_revocation(path: Path, crls: Iterable[bytes], *, at: datetime, trail: 
     return until
 
 
-def _crl_of(raw: bytes, issuer: X509Leaf) -> x509.CertificateRevocationList | None:
+def _crl_of(raw: bytes, issuer: X509Leaf, at: datetime, trail: Trail, check: str, memory: Memory | None) -> _Crl | None:
+    """The list in `raw`, if it is one of this issuer's. Raises: ChainInvalid, EndorsementStale."""
     try:
         if read_crl_head(raw).issuer != issuer.subject:
             return None
-        return x509.load_der_x509_crl(raw)
-    except (EvidenceError, ValueError):
+    except EvidenceError:
         return None
+    key = ("crl", hashlib.sha256(raw).digest(), issuer.spki)
+    known: _Crl | None = memory.recall(key, at) if memory is not None else None
+    if known is not None:
+        return known
+    try:
+        handle = x509.load_der_x509_crl(raw)
+    except ValueError:
+        return None
+    crl = _proven(handle, issuer, at, trail, check)
+    if memory is not None:
+        memory.remember(key, crl, Window(start=crl.last, end=crl.following + _INSTANT))
+    return crl
 
 
-def _refuse_bad_crl(
-    crl: x509.CertificateRevocationList, issuer: X509Leaf, at: datetime, trail: Trail, check: str
-) -> datetime:
-    algorithm = der.parse(crl.public_bytes(Encoding.DER)).reader()
+def _proven(handle: x509.CertificateRevocationList, issuer: X509Leaf, at: datetime, trail: Trail, check: str) -> _Crl:
+    algorithm = der.parse(handle.public_bytes(Encoding.DER)).reader()
     algorithm.read(der.SEQUENCE)
-    if not certificate_holds(algorithm.read(der.SEQUENCE).raw, issuer.spki, crl.signature, crl.tbs_certlist_bytes):
+    held = certificate_holds(algorithm.read(der.SEQUENCE).raw, issuer.spki, handle.signature, handle.tbs_certlist_bytes)
+    if not held:
         trail.refuse(ChainInvalid, check, wanted="a CRL signed by its issuer", seen="a signature that fails")
-    last, following = crl.last_update_utc, crl.next_update_utc
+    last, following = handle.last_update_utc, handle.next_update_utc
     if following is None or not last <= at <= following:
         trail.refuse(
             EndorsementStale,
@@ -242,4 +267,4 @@ def _refuse_bad_crl(
             wanted=f"a CRL that holds at {at:%Y-%m-%dT%H:%M:%SZ}",
             seen=f"{last} to {following}",
         )
-    return following
+    return _Crl(handle=handle, last=last, following=following)

@@ -6,6 +6,8 @@ Sources: RFC 5758 §3.2, RFC 8017 §8 and A.2, RFC 4055 §3.1 (RSASSA-PSS parame
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.wire import der
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -35,15 +38,20 @@ _HASH_OIDS = {
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
+_SPKI = 2048
+"""Bytes; RSA of 8192 bits takes 1070."""
 _RSA_BITS = range(2048, 8193)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
+@lru_cache(maxsize=LIMITS.remembered)
 def load_key(spki: bytes) -> PublicKeyTypes:
     """A public key of DER SubjectPublicKeyInfo: RSA of 2048 to 8192 bits, or P-256, P-384, P-521.
 
     Raises: MalformedEvidence, UnsupportedEvidence.
     """
+    if len(spki) > _SPKI:
+        raise UnsupportedEvidence(f"a public key of {len(spki)} bytes, at most {_SPKI} are read")
     try:
         key = load_der_public_key(spki)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -102,7 +102,7 @@ def verify(
         signer, pool, anchors.amd, at=at, trail=trail, check="snp.vek.chain", memory=memory,
         incomplete=EndorsementUnavailable,
     )  # fmt: skip
-    crl_until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="snp.vek.revocation")
+    crl_until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="snp.vek.revocation", memory=memory)
     product = _check_signer(report, signer, trail)
     return _mint(evidence, report, path, product, trail, at=at, crl_until=crl_until)
 

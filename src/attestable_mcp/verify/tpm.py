@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
 from attestable_mcp.errors import (
@@ -194,11 +196,11 @@ def _replay(quote: Quote, sent: TpmEvidence, trail: Trail) -> tuple[dict[str, Cl
     if not sent.event_log:
         trail.skipped("tpm.eventlog", "no event log was sent")
         return {}, (_NO_LOG,)
-    log = read_log(sent.event_log)
-    if faults := content_faults(log):
+    log, faults = _understood(sent.event_log)
+    if faults:
         trail.refuse(VerificationError, "tpm.eventlog", reason=faults[0], code="event_log_invalid")
     banks = [bank for bank in log.banks if any(bank == item for item, _ in _lasting(quote))]
-    replayed = {bank: replay_pcrs(log, bank) for bank in banks}
+    replayed = {bank: _replayed(sent.event_log, bank) for bank in banks}
     unexplained = [f"{bank} PCR {number}" for bank, number in _lasting(quote) if _differs(sent, replayed, bank, number)]
     trail.passed("tpm.eventlog", f"{len(log.events)} events, {len(unexplained)} registers not explained")
     explains = f"not {', '.join(unexplained)}" if unexplained else "all"
@@ -207,6 +209,18 @@ def _replay(quote: Quote, sent: TpmEvidence, trail: Trail) -> tuple[dict[str, Cl
     values |= _boot_values(log, {bank for bank in banks if not _differs(sent, replayed, bank, 4)}, "boot_applications")
     left = (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
     return values, left
+
+
+@lru_cache(maxsize=32)
+def _understood(data: bytes) -> tuple[EventLog, tuple[str, ...]]:
+    """The log and what contradicts itself in it: a machine sends the same log until it boots again."""
+    log = read_log(data)
+    return log, tuple(content_faults(log))
+
+
+@lru_cache(maxsize=64)
+def _replayed(data: bytes, bank: str) -> Mapping[int, bytes]:
+    return MappingProxyType(replay_pcrs(_understood(data)[0], bank))
 
 
 def _boot_values(log: EventLog, banks: set[str], name: str) -> dict[str, ClaimValue]:
@@ -252,7 +266,7 @@ def trust_key(
     path = walk(
         leaf, pool, anchors, at=at, trail=trail, check="tpm.ak.chain", memory=memory, incomplete=EndorsementUnavailable
     )
-    until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="tpm.ak.revocation")
+    until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="tpm.ak.revocation", memory=memory)
     ends = path.valid_until if until is None else min(path.valid_until, until)
     return KeyTrust(anchor=path.anchor, valid_until=ends, not_proven=(_NO_CRL,) if until is None else ())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
@@ -28,6 +29,8 @@ _VERSION = 0xA0
 _EXTENSIONS = 0xA3
 _SERIAL_BYTES = 21
 """RFC 5280 §4.1.2.2 allows 20 bytes; one more for the sign of a serial whose high bit is set."""
+SHORT = 4096
+"""Bytes of a certificate or list whose reading is remembered: vendors' are shorter, those with evidence longer."""
 _GENERAL_NAMES = frozenset((0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88))
 
 
@@ -73,7 +76,7 @@ class CrlHead:
 
 
 def read_certificate(data: bytes) -> X509Leaf:
-    """Reads one certificate that fills `data`.
+    """Reads one certificate that fills `data`. How a short one decodes is remembered, never that it holds.
 
     Raises:
         MalformedEvidence: Not DER, not an X.509 certificate, too large, an extension twice, or trailing bytes.
@@ -81,6 +84,16 @@ def read_certificate(data: bytes) -> X509Leaf:
     """
     if len(data) > LIMITS.certificate:
         fail(f"certificate of {len(data)} bytes, at most {LIMITS.certificate} are read", "certificate", 0, "too_large")
+    return read_short_certificate(data) if len(data) <= SHORT else _read_certificate(data)
+
+
+@lru_cache(maxsize=LIMITS.remembered)
+def read_short_certificate(data: bytes) -> X509Leaf:
+    """`read_certificate`, remembered: every piece of evidence of a platform brings the same chain. Raises: as there."""
+    return _read_certificate(data)
+
+
+def _read_certificate(data: bytes) -> X509Leaf:
     outer = der.parse(data, der.SEQUENCE, field="certificate")
     der.check(outer, "certificate")
     reader = outer.reader("certificate")
@@ -127,6 +140,16 @@ def read_crl_head(data: bytes, *, base: int = 0) -> CrlHead:
     Raises:
         MalformedEvidence: Not DER, or not a CRL of version 2.
     """
+    return read_short_crl_head(data, base) if len(data) <= SHORT else _read_crl_head(data, base)
+
+
+@lru_cache(maxsize=LIMITS.remembered)
+def read_short_crl_head(data: bytes, base: int) -> CrlHead:
+    """`read_crl_head`, remembered. Raises: as there."""
+    return _read_crl_head(data, base)
+
+
+def _read_crl_head(data: bytes, base: int) -> CrlHead:
     outer = der.parse(data, der.SEQUENCE, base=base, field="crl")
     tbs = outer.reader("crl").read(der.SEQUENCE, "tbsCertList").reader("tbsCertList")
     if der.read_integer(tbs.read(der.INTEGER, "version")) != 1:

@@ -1,0 +1,100 @@
+"""What verification costs for AMD, AWS and TPM evidence: cold and warm, beside the signatures that nobody can remember.
+
+A report, document or quote brings a signature of its own each time; its algorithm's bare verification is the floor,
+measured in the same run. Chains and lists are remembered by digest.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
+from attestable_mcp.simulator import amd, aws, tpm
+from attestable_mcp.verify import signature
+from attestable_mcp.verify import table as verify_table
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS
+from attestable_mcp.verify.memory import Memory, anchor_digest
+from attestable_mcp.wire import x509
+from attestable_mcp.wire.tpm import read_evidence
+from measure import interleaved, table
+
+AT = datetime(2026, 6, 1, tzinfo=UTC)
+WARM_AIM = 1.5
+
+
+def ecdsa_floor(curve: ec.EllipticCurve, algorithm: hashes.HashAlgorithm) -> Callable[[], object]:
+    """One bare ECDSA verification with the key at hand."""
+    key, message = ec.generate_private_key(curve), b"x" * 672
+    made = key.sign(message, ec.ECDSA(algorithm))
+    public = key.public_key()
+    return lambda: public.verify(made, message, ec.ECDSA(algorithm))
+
+
+def rsa_floor(bits: int) -> Callable[[], object]:
+    """One bare RSASSA verification with the key at hand."""
+    key, message = rsa.generate_private_key(65537, bits), b"x" * 145
+    made = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+    public = key.public_key()
+    return lambda: public.verify(made, message, padding.PKCS1v15(), hashes.SHA256())
+
+
+def snp() -> tuple[str, Evidence, Endorsements, Callable[[], object]]:
+    vendor = amd.well_known()
+    report = Evidence(kind=EvidenceKind.SNP_REPORT, body=vendor.report(bytes(64), bytes(48)))
+    return "SEV-SNP report", report, vendor.collateral(at=AT), ecdsa_floor(ec.SECP384R1(), hashes.SHA384())
+
+
+def nitro() -> tuple[str, Evidence, Endorsements, Callable[[], object]]:
+    document = Evidence(kind=EvidenceKind.NITRO_DOCUMENT, body=aws.well_known().document(bytes(64), at=AT))
+    return "Nitro document", document, Endorsements(), ecdsa_floor(ec.SECP384R1(), hashes.SHA384())
+
+
+def tpm_quote() -> tuple[str, Evidence, Endorsements, Callable[[], object]]:
+    vendor = tpm.well_known()
+    quote = Evidence(kind=EvidenceKind.TPM_QUOTE, body=vendor.evidence(bytes(64)))
+    key = signature.load_key(read_evidence(quote.body).ak)
+    plain = isinstance(key, rsa.RSAPublicKey)
+    floor = rsa_floor(key.key_size) if plain else ecdsa_floor(ec.SECP256R1(), hashes.SHA256())
+    return f"TPM quote ({'RSA' if plain else 'ECDSA'})", quote, vendor.collateral(at=AT), floor
+
+
+def forget() -> None:
+    """Neither what was proven nor how pieces decode is remembered from here on."""
+    x509.read_short_certificate.cache_clear()
+    x509.read_short_crl_head.cache_clear()
+    signature.load_key.cache_clear()
+    anchor_digest.cache_clear()
+
+
+def rows(evidence: Evidence, bag: Endorsements, floor: Callable[[], object]) -> list[tuple[str, str, str, str]]:
+    remembered = Memory()
+
+    def verify(memory: Memory) -> object:
+        return verify_table.verify(evidence, bag, anchors=SIMULATED_ROOTS, at=AT, memory=memory)
+
+    def cold() -> object:
+        forget()
+        return verify(Memory())
+
+    found = interleaved({"cold": cold}) | interleaved({"floor": floor, "warm": lambda: verify(remembered)})
+    unit = found["floor"]
+    aims = {"floor": "1", "cold": "", "warm": f"at most {WARM_AIM} x floor"}
+    return [
+        (name, f"{found[name] * 1e3:.3f} ms", f"{found[name] / unit:.2f} x floor", aim) for name, aim in aims.items()
+    ]
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    for make in (snp, nitro, tpm_quote):
+        name, evidence, bag, floor = make()
+        table(f"verification of one {name}", rows(evidence, bag, floor))
+
+
+if __name__ == "__main__":
+    main()
