@@ -38,6 +38,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--attester", metavar="NAME", default="auto", help=text.HELP_ATTESTER)
     parser.add_argument("--staple", metavar="PATH", type=existing_path, help=text.HELP_STAPLE)
+    parser.add_argument("--allow-env", metavar="NAME", action="append", default=[], help=text.HELP_ALLOW_ENV)
     add_deployment(parser)
     add_manifest(parser)
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
@@ -137,6 +138,7 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
                 listen=listen,
                 hosts=arguments.host,
                 attester=arguments.attester,
+                allow_env=arguments.allow_env,
                 staple=arguments.staple,
                 deployment=deployment,
                 manifest=arguments.manifest or not arguments.no_manifest,

@@ -84,6 +84,7 @@ HELP_SILENCE = "seconds that an answer may be silent (default: %(default)s)"
 HELP_OUTPUT = "write the policy to this file, else to stdout"
 HELP_FORCE = "overwrite the file"
 HELP_TARGET = "module:object (an SDK server, FastMCP server or ASGI app), or the http URL of a local server"
+HELP_ALLOW_ENV = "start although this variable, such as LD_PRELOAD, loads code into the server; may be repeated"
 HELP_LISTEN = "address to listen on (default: 127.0.0.1:0, a free port)"
 HELP_ATTESTER = (
     "auto, sgx, nitro, dstack, tsm (TDX, SEV-SNP), azure, tpm or simulated; NAME:PLACE says where its device is, "

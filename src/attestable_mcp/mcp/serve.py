@@ -8,6 +8,7 @@ async with serve("my_server:mcp", attester="sgx", listen="0.0.0.0:8443", hosts=[
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from typing import Any
 from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.base import Attester, Stapling
 from attestable_mcp.attest.detect import choose
+from attestable_mcp.attest.environment import demand_own_environment, shaping
 from attestable_mcp.attest.measurement import Measurement, measure_target
 from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
@@ -59,6 +61,7 @@ class _Options:
     commitments: Callable[[], Commitments]
     deployment: DeploymentHolder | None
     clients: ServerPolicy
+    allow_env: tuple[str, ...]
     drain_seconds: int
     max_body: int
     manifest: bool | Manifest
@@ -82,6 +85,7 @@ def serve(
     drain_seconds: int = DRAIN_SECONDS,
     max_body: int = MAX_BODY,
     manifest: bool | Manifest | Path = True,
+    allow_env: Sequence[str] = (),
     danger_remote_upstream: bool = False,
 ) -> RunningServer:
     """Serve `target` (see `mcp.target`) at `listen`; use with `async with`, or await it and `aclose` it later.
@@ -97,6 +101,8 @@ def serve(
     `deployment` holds an owner's grant for this deployment and the key that it names. `clients` (a ServerPolicy, or the
     path or text of one) says which clients are served and which tools are for which of them; a tool learns who calls
     by `mcp.caller.attestation_of(context)`.
+    `allow_env` names variables that load code into this process (`LD_PRELOAD` …) and may: an attester chosen by
+    name starts with no other.
 
     Raises: ConfigurationError at once for a bad option; on starting also AttesterError, and ConfigurationError for a
     target that does not start or an address that is taken.
@@ -118,6 +124,7 @@ def serve(
         commitments=commitments,
         deployment=deployment,
         clients=_server_policy(clients),
+        allow_env=tuple(allow_env),
         drain_seconds=drain_seconds,
         max_body=max_body,
         manifest=_document(manifest) if isinstance(manifest, Path) else manifest,
@@ -342,11 +349,12 @@ class RunningServer:
     def _chosen(self) -> Attester:
         if not isinstance(self._options.attester, str):
             return self._options.attester
+        demand_own_environment(os.environ, self._options.allow_env)
         return choose(self._options.attester, measured=self._options.measured or self._measure)
 
     def _measure(self) -> Measurement:
         """What a simulated attester reports: the target's code, and the parts of the configuration that change it."""
-        configuration = {"mcp_path": self._options.mcp_path}
+        configuration = {"mcp_path": self._options.mcp_path, **shaping(os.environ, self._options.allow_env)}
         match self._target:
             case StdioServer(command=command):
                 return measure_target(list(command.argv), configuration=configuration)

@@ -128,6 +128,8 @@ class Kds:
     running: int = 0
     most_running: int = 0
     hold: Callable[[], None] = lambda: None
+    other: Callable[[str], bytes | None] = lambda target: None
+    """Who answers where `veks` and `files` hold nothing: a vendor of the simulator."""
     url: str = ""
 
     def answer(self, target: str) -> tuple[int, bytes, dict[str, str]]:
@@ -136,7 +138,7 @@ class Kds:
         parts = urlsplit(target)
         found = _VCEK.fullmatch(parts.path)
         if found is None:
-            body = self.files.get(parts.path)
+            body = self.files.get(parts.path) or self.other(target)
             return (404, b"", {}) if body is None else (200, body, {})
         return self.vcek(found[1], found[2], parts.query)
 
@@ -148,7 +150,7 @@ class Kds:
         self.last = self.clock.now()
         if len(hwid) != (16 if product == "Turin" else 128) or [n for n, _ in parse_qsl(query)] != _LEVELS[product]:
             return 400, b"", {}
-        body = self.veks.get((product, hwid, query))
+        body = self.veks.get((product, hwid, query)) or self.other(f"/vcek/v1/{product}/{hwid}?{query}")
         return (404, b"", {}) if body is None else (200, body, {"Content-Type": "application/x-x509-ca-cert"})
 
     def source(self, folder: Path) -> KdsSource:

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ from cryptography.x509.oid import NameOID
 from attestable_mcp.endorse.kds import AMD_KDS, KdsSource
 from attestable_mcp.endorse.throttle import LONGEST, Throttle
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
-from attestable_mcp.rats import EndorsementQuery, Tee
+from attestable_mcp.rats import EndorsementQuery, Evidence, EvidenceKind, Tee
+from attestable_mcp.simulator import amd
+from attestable_mcp.simulator.amd_options import Product
+from attestable_mcp.verify import table
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TrustAnchor
+from attestable_mcp.verify.memory import Memory
 
 CHIP = bytes(range(1, 65))
 TCB = bytes((3, 0, 0, 0, 0, 0, 20, 209))
@@ -77,6 +83,19 @@ def test_certificate_chain_and_list_come_from_the_real_addresses(stocked: Any, t
         "/vcek/v1/Genoa/crl",
     ]
     assert stocked.clock.slept == []
+
+
+@pytest.mark.parametrize("product", list(Product))
+def test_what_it_gives_proves_a_report_that_came_with_nothing(kds: Any, tmp_path: Path, product: Product) -> None:
+    vendor = amd.well_known(product)
+    evidence = Evidence(kind=EvidenceKind.SNP_REPORT, body=vendor.report(bytes(64), bytes(48)))
+    kds.other = lambda target: vendor.kds_answer(target, at=datetime.now(UTC))
+    anchor = TrustAnchor(name="SIMULATED", spki_sha256=vendor.root_spki_sha256, simulated=True)
+    anchors, now = replace(SIMULATED_ROOTS, amd=(anchor,)), datetime.now(UTC)
+    found = kds.source(tmp_path).fetch(table.query(evidence), deadline_seconds=60)
+    verified = table.verify(evidence, found, anchors=anchors, at=now, memory=Memory())
+    assert verified.claims.values["product"] == str(product)
+    assert any(item.check == "snp.vek.revocation" for item in verified.findings)
 
 
 def test_turin_has_a_short_chip_id_and_one_level_more(stocked: Any, tmp_path: Path) -> None:
