@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,25 +22,28 @@ _FIRST_PAUSE_SECONDS = 0.05
 
 
 class Pace:
-    """At most `most` requests in any `window` seconds; a transient failure is tried again for up to `patience` seconds.
+    """A request each `every` seconds, of which `burst` may come at once; a transient failure is tried again.
 
-    Safe to share between threads. `clock` and `sleep` are for tests.
+    With the defaults there are at most ten in any ten seconds, and where one asks at a time, as `Quoter` does, nobody
+    waits longer than 1.25 seconds for a turn. A request takes up to `patience` seconds with all its waits. Safe to share between threads. `clock` and
+    `sleep` are for tests.
     """
 
     def __init__(
         self,
         *,
-        most: int = 8,
-        window: float = 10.0,
+        every: float = 1.25,
+        burst: int = 2,
         patience: float = 8.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._window = window
+        self._every = every
+        self._credit = (burst - 1) * every
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
-        self._started: deque[float] = deque(maxlen=most)
+        self._next = clock()
         self._lock = threading.Lock()
 
     def run(self, request: Callable[[], _T], what: str) -> _T:
@@ -64,11 +66,10 @@ class Pace:
                 pause *= 2
 
     def _take_turn(self, until: float, what: str) -> None:
-        """Wait until the oldest of the last requests has left the window."""
+        """Wait until the requests so far leave room for another (generic cell rate algorithm)."""
         with self._lock:
-            if len(self._started) == self._started.maxlen:
-                self._wait(self._started[0] + self._window - self._clock(), until, what, "asked too often")
-            self._started.append(self._clock())
+            self._wait(self._next - self._credit - self._clock(), until, what, "asked too often")
+            self._next = max(self._next, self._clock()) + self._every
 
     def _wait(self, seconds: float, until: float, what: str, reason: str) -> None:
         if seconds <= 0:
