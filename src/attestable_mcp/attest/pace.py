@@ -25,8 +25,8 @@ class Pace:
     """A request each `every` seconds, of which `burst` may come at once; a transient failure is tried again.
 
     With the defaults there are at most ten in any ten seconds, and where one asks at a time, as `Quoter` does, nobody
-    waits longer than 1.25 seconds for a turn. A request takes up to `patience` seconds with all its waits. Safe to share between threads. `clock` and
-    `sleep` are for tests.
+    waits longer than 1.25 seconds for a turn. A request takes up to `patience` seconds with all its waits. Safe to
+    share between threads. `clock` and `sleep` are for tests.
     """
 
     def __init__(
