@@ -22,6 +22,7 @@ from oauth_double import Authority, Knobs, Protected, authority, browse, make_ca
 
 from attestable_mcp import Policy, serve
 from attestable_mcp.errors import AttestationError, ConversationError
+from attestable_mcp.mcp.local import AttestedRelay
 from attestable_mcp.mcp.oauth.model import Grant, OAuthOptions
 from attestable_mcp.mcp.oauth.session import OAuthSession, log_out
 from attestable_mcp.mcp.oauth.store import FileStore, Kept, folder
@@ -289,6 +290,18 @@ async def test_log_out_revokes_and_forgets(world: Any) -> None:
     assert here.authority.revoked[0].startswith("rt-")
     assert here.kept() is None
     assert await log_out(here.url, here.web(None), kept) == (False, False)
+
+
+async def test_the_local_endpoint_signs_in_too_and_sends_the_body_again(world: Any) -> None:
+    here: World = await world()
+    inner = Outbound(attested_transport(Gate(policy()), here.url))
+    session = OAuthSession(here.url, here.web(inner), Kept(FileStore(), here.url), show=here.show, say=here.said.append)
+    relay = AttestedRelay(here.url, Outbound(inner, authorizer=session), say=here.said.append, met=lambda _: None)
+    async with session, relay, httpx2.AsyncClient(transport=httpx2.ASGITransport(relay)) as http:
+        answer = await http.post("http://127.0.0.1/mcp", json=CALL, headers=SENT, timeout=30)
+    assert result(answer) == "5"
+    assert len(here.pages) == 1
+    assert answer.headers["attestation-verdict"].startswith("verified;")
 
 
 # --- wrong turns
