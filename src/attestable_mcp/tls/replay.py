@@ -148,7 +148,7 @@ class Recorder:
 def _stored(anchors: TrustAnchors) -> tuple[StoredAnchor, ...]:
     return tuple(
         StoredAnchor(vendor=vendor, name=a.name, spki_sha256=a.spki_sha256, simulated=a.simulated,
-                     replaced=a.replaced)
+                     replaced=a.replaced, certificate=a.certificate)
         for vendor in HARDWARE
         for a in getattr(anchors, vendor)
     )  # fmt: skip
@@ -172,7 +172,9 @@ def _anchor(item: StoredAnchor) -> TrustAnchor:
     if same is not None and not item.replaced:
         return same
     simulated = item.simulated or (same is not None and same.simulated)
-    return TrustAnchor(name=item.name, spki_sha256=item.spki_sha256, simulated=simulated, replaced=True)
+    return TrustAnchor(
+        name=item.name, spki_sha256=item.spki_sha256, simulated=simulated, replaced=True, certificate=item.certificate
+    )  # fmt: skip
 
 
 def stored_policy(stored: StoredPolicy) -> Policy:

@@ -49,6 +49,7 @@ class StoredAnchor:
     spki_sha256: str
     simulated: bool
     replaced: bool
+    certificate: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,9 @@ class Bundle:
                 "accept_products": list(self.policy.accept_products),
                 "simulated": self.policy.simulated,
             },
-            "anchors": [[a.vendor, a.name, a.spki_sha256, a.simulated, a.replaced] for a in self.anchors],
+            "anchors": [
+                [a.vendor, a.name, a.spki_sha256, a.simulated, a.replaced, a.certificate] for a in self.anchors
+            ],
             "sources": list(self.sources),
             "answers": [_answer(item) for item in self.answers],
             "files": [[name, data] for name, data in self.files],
@@ -274,10 +277,10 @@ class _Fields:
         return self.finish(found)
 
     def anchor(self, item: object) -> StoredAnchor:
-        vendor, name, digest, simulated, replaced = self.row("anchors", item, str, str, str, bool, bool)
+        vendor, name, digest, simulated, replaced, root = self.row("anchors", item, str, str, str, bool, bool, bytes)
         return StoredAnchor(
             vendor=str(vendor), name=str(name), spki_sha256=str(digest), simulated=bool(simulated),
-            replaced=bool(replaced),
+            replaced=bool(replaced), certificate=root if isinstance(root, bytes) else b"",
         )  # fmt: skip
 
     def answer(self) -> SourceAnswer:

@@ -28,7 +28,9 @@ from attestable_mcp.attest.simulated import PLAYERS
 from attestable_mcp.attest.tpm import TpmAttester
 from attestable_mcp.rats import Tee
 from attestable_mcp.tls.client import attest_server
+from attestable_mcp.tls.replay import Recorder, replay
 from attestable_mcp.wire import ratls
+from attestable_mcp.wire.bundle import StoredPolicy, read_bundle
 
 pytestmark = pytest.mark.anyio
 MEASURED, OTHER = bytes(range(32)), bytes(32)
@@ -139,6 +141,23 @@ async def test_a_real_tpm_certified_by_a_ca_is_verified_by_its_pcrs(
             await attest_server(good, server.url)
         assert caught.value.code == "measurement_mismatch"
         assert "pcr9" in caught.value.message
+
+
+async def test_a_verdict_on_a_real_tpm_replays_with_the_root_that_the_server_did_not_send(
+    swtpm: Start, extend: Extend, tmp_path: Path
+) -> None:
+    where = swtpm()
+    boot(where, extend)
+    root, leaf = certified(TpmAttester(where).ak)
+    (tmp_path / "root.pem").write_bytes(root)
+    (tmp_path / "ak.pem").write_bytes(leaf)
+    policy = policy_for(tmp_path / "root.pem", {4: measured(b"stage 4")})
+    stored = StoredPolicy(name=policy.name, toml=f'[policy]\ntee = "tpm"\npcr4 = "{measured(b"stage 4").hex()}"')
+    async with serve(sums(), attester=f"tpm:{where}", staple=tmp_path / "ak.pem") as server:
+        recording = await Recorder(policy=policy, stored=stored, at=datetime.now(UTC)).of_server(server.url)
+    again = replay(read_bundle(recording.bundle.encode()), recording.bundle.made_at)
+    assert recording.result.verdict is again.verdict is Verdict.VERIFIED
+    assert [finding.check for finding in again.findings] == [finding.check for finding in recording.result.findings]
 
 
 async def test_another_tpm_with_the_same_pcrs_is_refused(swtpm: Start, extend: Extend, tmp_path: Path) -> None:

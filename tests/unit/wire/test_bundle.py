@@ -44,7 +44,11 @@ FILE = Bundle(
     source="quote.bin",
     subject=FileSubject(data=b"\x04\x00quote"),
     policy=StoredPolicy(name="prod.toml", toml="[policy]\n", accept_statuses=("OutOfDate",), simulated=True),
-    anchors=(StoredAnchor(vendor="intel", name="Root", spki_sha256="ab" * 32, simulated=False, replaced=True),),
+    anchors=(
+        StoredAnchor(
+            vendor="intel", name="Root", spki_sha256="ab" * 32, simulated=False, replaced=True, certificate=b"DER"
+        ),
+    ),
     sources=("PCS", "files"),
     answers=(
         SourceAnswer(source="PCS", query=QUERY, answer=Refusal(code="endorsement_unavailable", message="m", hint="h")),
