@@ -138,13 +138,15 @@ class SignedDocument:
 class Endorsements:
     """A bag of untrusted collateral. Each verifier takes what it needs and trusts none of it before checking.
 
-    `certificates` and `crls` are DER. `sources` says in words where the pieces came from, for the report.
+    `certificates` and `crls` are DER. `sources` says in words where the pieces came from, for the report; `left_out`
+    names what looked like a piece and is damaged, with the reason.
     """
 
     certificates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     documents: tuple[SignedDocument, ...] = ()
     sources: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __add__(self, other: Endorsements) -> Endorsements:
         return Endorsements(
@@ -152,6 +154,7 @@ class Endorsements:
             crls=_union(self.crls, other.crls),
             documents=_union(self.documents, other.documents),
             sources=_union(self.sources, other.sources),
+            left_out=_union(self.left_out, other.left_out),
         )
 
 

@@ -64,6 +64,7 @@ from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
 AMD_TEES = (Tee.SEV_SNP, Tee.AZURE_SEV_SNP)
 _PUBLIC_KEY = "PUBLIC KEY"
+Names = tuple[str, ...]
 _NO_CONNECTION = "this connection: the evidence is as old as its certificate, nothing ties it to a live connection"
 _NO_KEY = "any key or connection: bare evidence proves that it was made once, not who holds it now"
 _REPLACED = "the vendor's own root: the trust anchor was replaced for this call by"
@@ -128,7 +129,8 @@ class Verifier:
         `stapled` is what the peer itself handed over; `at` is timezone-aware.
         """
         try:
-            return self._judge(self._prove(evidence, stapled, at))
+            verified, left_out = self._prove(evidence, stapled, at)
+            return self._judge(verified, left_out=left_out)
         except ConfigurationError:
             raise
         except AttestationError as error:
@@ -148,9 +150,9 @@ class Verifier:
             _signed_by_itself(certificate.leaf)
             evidence = certificate.evidence[0].evidence
             digest = evidence.digest
-            verified = self._prove(evidence, certificate.endorsements, at)
+            verified, left_out = self._prove(evidence, certificate.endorsements, at)
             bind_certificate(certificate, verified, at)
-            return self._judge(verified, *self._certificate_leaves_open())
+            return self._judge(verified, *self._certificate_leaves_open(), left_out=left_out)
         except ConfigurationError:
             raise
         except AttestationError as error:
@@ -166,26 +168,27 @@ class Verifier:
             return _leaving_open(self.appraise_certificate(found.der, at), _NO_CONNECTION)
         return _leaving_open(self.appraise_evidence(found, stapled=stapled, at=at), _NO_KEY)
 
-    def _prove(self, evidence: Evidence, stapled: Endorsements | None, at: datetime) -> Verified:
-        verified = self._gather(evidence, self._usable(stapled), at)
+    def _prove(self, evidence: Evidence, stapled: Endorsements | None, at: datetime) -> tuple[Verified, Names]:
+        verified, left_out = self._gather(evidence, self._usable(stapled), at)
         self._watermarks.check(verified)
-        return verified
+        return verified, left_out
 
     def _usable(self, stapled: Endorsements | None) -> Endorsements:
         wanted = "stapled" in self.policy.trust.endorsements
         return stapled if stapled is not None and wanted else Endorsements()
 
-    def _gather(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
+    def _gather(self, evidence: Evidence, bag: Endorsements, at: datetime) -> tuple[Verified, Names]:
         """Verify with what was stapled; where pieces are missing, ask in turn the sources that the question is for.
 
-        What a source gives goes before what the peer gave, so that a peer's bad piece does not hide a good one.
+        What a source gives goes before what the peer gave, so that a peer's bad piece does not hide a good one. The
+        names are those of the pieces that a source of ours holds damaged.
         """
         found: Verified | None = None
         missing = EndorsementUnavailable("")
         try:
             found = self._verify(evidence, bag, at)
             if not self._wants_more(found):
-                return found
+                return found, bag.left_out
         except EndorsementUnavailable as error:
             missing = error
         query = table.query(evidence)
@@ -205,14 +208,14 @@ class Verifier:
             try:
                 found = self._verify(evidence, bag, at)
                 if not self._wants_more(found):
-                    return found
+                    return found, bag.left_out
             except EndorsementUnavailable as error:
                 missing = error
                 tried.append(f"{source.name}: does not hold it")
         if found is not None:
-            return found
+            return found, bag.left_out
         raise EndorsementUnavailable(
-            "; ".join([missing.message, *tried]),
+            "; ".join([missing.message, *tried, *(f"left out as damaged: {name}" for name in bag.left_out)]),
             code=missing.code,
             hint=missing.hint if tried else "Name a source: endorsements in [trust], or --endorsements PATH.",
         )
@@ -241,8 +244,9 @@ class Verifier:
             return trust
         return replace(trust, keys=self._key_sets.get(trust.address, deadline_seconds=LIMITS.endorsement_seconds))
 
-    def _judge(self, verified: Verified, *open_ends: str) -> Appraisal:
+    def _judge(self, verified: Verified, *open_ends: str, left_out: Names = ()) -> Appraisal:
         result = appraise(verified, self._current())
+        result = replace(result, findings=(*result.findings, *map(_damaged, left_out)))
         lost = self._watermarks.raise_to(verified) if result.admitted else ""
         appraisal = Appraisal(result=result, verified=verified, incomplete=self._wants_more(verified))
         return _leaving_open(appraisal, *open_ends, *self._replaced(verified), *filter(None, (lost,)))
@@ -283,6 +287,13 @@ class Verifier:
             policy=self.policy.name,
         )
         return Appraisal(result=result)
+
+
+def _damaged(name: str) -> Finding:
+    return Finding(
+        check="endorsements.left_out", outcome=Outcome.SKIP, seen=name,
+        reason="a piece of yours is damaged and was left out; replace it",
+    )  # fmt: skip
 
 
 def _when(moment: datetime) -> str:

@@ -89,10 +89,14 @@ class Amd:
         crls = () if revoked is None else (self.crl(revoked),)
         return Endorsements(certificates=(leaf, ask, ark), crls=crls)
 
-    def crl(self, revoked: int, signer: rsa.RSAPrivateKey | None = None) -> bytes:
+    def crl(
+        self, revoked: int, signer: rsa.RSAPrivateKey | None = None, extension: x509.ExtensionType | None = None
+    ) -> bytes:
         entry = x509.RevokedCertificateBuilder().serial_number(revoked).revocation_date(AT).build()
         built = x509.CertificateRevocationListBuilder().issuer_name(_name("ARK")).last_update(AT - timedelta(days=1))
         built = built.next_update(AT + timedelta(days=30)).add_revoked_certificate(entry)
+        if extension is not None:
+            built = built.add_extension(extension, critical=True)
         return built.sign(signer or self.ark, hashes.SHA384(), rsa_padding=PSS).public_bytes(Encoding.DER)
 
     def report(
@@ -180,6 +184,23 @@ def test_p5_revoked_intermediate_is_refused_and_an_unsigned_list_too(amd: Amd) -
     forged = replace(amd.endorsements(levels=LEVELS), crls=(amd.crl(0x99, signer=amd.ask),))
     with pytest.raises(ChainInvalid):
         amd.verify(report, forged)
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.DeltaCRLIndicator(1),
+        x509.IssuingDistributionPoint(None, None, True, False, None, False, False),
+        x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00"),
+    ],
+    ids=["changes only", "user certificates only", "unknown"],
+)
+def test_p5_a_list_that_a_critical_extension_narrows_clears_nobody(amd: Amd, extension: x509.ExtensionType) -> None:
+    narrowed = replace(amd.endorsements(levels=LEVELS), crls=(amd.crl(0x99, extension=extension),))
+    with pytest.raises(ChainInvalid) as caught:
+        amd.verify(amd.report(tcb=TCB), narrowed)
+    assert caught.value.code == "crl_invalid"
+    assert extension.oid.dotted_string in caught.value.message
 
 
 def test_p5_intermediate_that_is_no_ca_is_refused(amd: Amd) -> None:

@@ -357,3 +357,18 @@ def test_marks_may_be_shared_and_are_kept_apart_by_platform(vendor: Vendor) -> N
         evidence(second.quote_sgx(bytes(64), MRENCLAVE)), stapled=numbered(second, 17), at=AT
     ).result  # fmt: skip
     assert ok.verdict is Verdict.VERIFIED
+
+
+def test_a_damaged_piece_of_ones_own_is_named_in_every_result(vendor: Vendor) -> None:
+    """Whether the verdict came about without it, or for want of it."""
+    whole = vendor.collateral(at=AT)
+    left = Endorsements(left_out=("collateral/tcb.json: not JSON",))
+    enough = Verifier(policy(), sources=[Source(whole + left)]).appraise_evidence(quote(vendor), at=AT).result
+    assert enough.verdict is Verdict.VERIFIED
+    (finding,) = [item for item in enough.findings if item.check == "endorsements.left_out"]
+    assert (finding.outcome, finding.seen) == (Outcome.SKIP, "collateral/tcb.json: not JSON")
+    short = replace(whole, documents=whole.documents[1:]) + left
+    missing = Verifier(policy(), sources=[Source(short)]).appraise_evidence(quote(vendor), at=AT).result
+    assert missing.verdict is Verdict.UNAVAILABLE
+    assert missing.error is not None
+    assert "left out as damaged: collateral/tcb.json: not JSON" in missing.error.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
@@ -37,6 +38,8 @@ VERBS = (
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point. `words` are the arguments without the program's name. Returns the exit code; raises nothing."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, about a peer's odd bytes: stderr is for what we have to say
     given = list(sys.argv[1:] if words is None else words)
     ours = given[: given.index("--")] if "--" in given else given
     terminal = open_terminal(json_output="--json" in ours, debug="--debug" in ours)

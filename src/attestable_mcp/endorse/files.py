@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from attestable_mcp.errors import AttestationError, ConfigurationError, EvidenceError
+from attestable_mcp.errors import ConfigurationError, EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument
-from attestable_mcp.wire.collateral import read_collateral_json, read_json, read_signed_document
+from attestable_mcp.wire.collateral import RECORD_KEYS, read_collateral_json, read_json, read_signed_document
 from attestable_mcp.wire.eventlog import is_event_log
 from attestable_mcp.wire.pem import CERTIFICATE_LABELS, CRL_LABELS, is_pem, read_blocks
 from attestable_mcp.wire.x509 import read_certificate, read_crl_head
@@ -18,6 +20,9 @@ _DOCUMENT_KINDS = {
     "tcbInfo": DocumentKind.INTEL_TCB_INFO,
     "enclaveIdentity": DocumentKind.INTEL_QE_IDENTITY,
 }
+_MEMBERS = {*_DOCUMENT_KINDS, *RECORD_KEYS}
+_SEQUENCE = b"\x30"
+"""How every certificate and CRL begins (DER SEQUENCE)."""
 
 
 class FileSource:
@@ -44,7 +49,7 @@ class FileSource:
         return self.everything()
 
     def everything(self) -> Endorsements:
-        """All recognised pieces. `sources` names every file.
+        """All recognised pieces. `sources` names every file, `left_out` those that are damaged, with the reason.
 
         Raises:
             ConfigurationError: unreadable, too many files or too large ones, nothing recognised in any of them.
@@ -52,16 +57,20 @@ class FileSource:
         found = Endorsements()
         ignored: list[str] = []
         for path in self._files():
-            piece = recognise(self._read(path))
+            data = self._read(path)
+            try:
+                piece = read_piece(data)
+            except EvidenceError as error:
+                found += Endorsements(left_out=(f"{path}: {error.message}",))
+                continue
             if piece is None:
                 ignored.append(path.name)
             else:
-                found += Endorsements(
-                    certificates=piece.certificates, crls=piece.crls, documents=piece.documents, sources=(str(path),)
-                )
+                found += replace(piece, sources=(str(path),))
         if not found.sources:
             raise ConfigurationError(
-                f"{self.path}: wanted collateral, seen no file that is any ({', '.join(ignored[:8])})",
+                f"{self.path}: wanted collateral, seen no file that is any "
+                f"({'; '.join([*found.left_out[:8], *ignored[:8]])})",
                 hint="Recognised are collateral JSON, signed PCS answers, certificates, CRLs and event logs.",
             )
         return found + Endorsements(sources=tuple(f"{name} (not recognised, left out)" for name in ignored))
@@ -96,24 +105,36 @@ class FileSource:
 
 def recognise(data: bytes) -> Endorsements | None:
     """The collateral that these bytes are; None if they are none. A damaged piece is none."""
+    try:
+        return read_piece(data)
+    except EvidenceError:
+        return None
+
+
+def read_piece(data: bytes) -> Endorsements | None:
+    """The collateral that these bytes are; None where they are something else altogether.
+
+    Raises:
+        EvidenceError: they begin like collateral, and are damaged.
+    """
     if is_event_log(data):
         return Endorsements(
             documents=(SignedDocument(kind=DocumentKind.EVENT_LOG, body=data, signature=b"", issuer_chain=()),)
         )
-    try:
-        if data.lstrip()[:1] == b"{":
-            return _json(data)
-        if is_pem(data):
-            return _pem(data)
-        if _HEX.fullmatch(data):
+    if data.lstrip()[:1] == b"{":
+        return _json(data)
+    if is_pem(data):
+        return _pem(data)
+    if _HEX.fullmatch(data):
+        with suppress(ValueError):
             data = bytes.fromhex(data.decode("ascii"))
-        return _der(data)
-    except (AttestationError, ValueError):
-        return None
+    return _der(data) if data[:1] == _SEQUENCE else None
 
 
-def _json(data: bytes) -> Endorsements:
+def _json(data: bytes) -> Endorsements | None:
     record = read_json(data, field="collateral")
+    if not _MEMBERS & set(record):
+        return None
     for member, kind in _DOCUMENT_KINDS.items():
         if member in record:
             return Endorsements(documents=(read_signed_document(data, kind),))

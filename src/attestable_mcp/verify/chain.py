@@ -259,6 +259,7 @@ def _proven(handle: x509.CertificateRevocationList, issuer: X509Leaf, at: dateti
     held = certificate_holds(algorithm.read(der.SEQUENCE).raw, issuer.spki, handle.signature, handle.tbs_certlist_bytes)
     if not held:
         trail.refuse(ChainInvalid, check, wanted="a CRL signed by its issuer", seen="a signature that fails")
+    _refuse_narrowed(handle, trail, check)
     last, following = handle.last_update_utc, handle.next_update_utc
     if following is None or not last <= at <= following:
         trail.refuse(
@@ -268,3 +269,19 @@ def _proven(handle: x509.CertificateRevocationList, issuer: X509Leaf, at: dateti
             seen=f"{last} to {following}",
         )
     return _Crl(handle=handle, last=last, following=following)
+
+
+def _refuse_narrowed(crl: x509.CertificateRevocationList, trail: Trail, check: str) -> None:
+    """A critical extension narrows what a list speaks for: to some reasons, some certificates, the changes since
+    another list (RFC 5280 §5.2). None of these vendors uses one, and a list that is not understood clears nobody.
+
+    Critical extensions of single entries are not looked at: the entry for a certificate of ours revokes it either way.
+    """
+    try:
+        critical = [item.oid.dotted_string for item in crl.extensions if item.critical]
+    except (ValueError, x509.DuplicateExtension) as error:
+        trail.refuse(ChainInvalid, check, wanted="a CRL with readable extensions", seen=str(error)[:80],
+                     code="crl_invalid")  # fmt: skip
+    if critical:
+        trail.refuse(ChainInvalid, check, wanted="a CRL without critical extensions", seen=", ".join(critical),
+                     code="crl_invalid")  # fmt: skip

@@ -72,7 +72,6 @@ _NOT_PROVEN = (
     "when the quote was made: it carries no time, only its report data can tie it to this connection",
     "that nobody taps the machine's memory bus: attacks with physical access are outside Intel's threat model",
 )
-_NOT_PROVEN_SIMULATED = "anything about hardware: the root of this evidence is a simulated vendor's"
 
 _UNSIGNED = frozenset(("certification_data_type", "trailing_bytes_after_quote"))
 """Fields of a quote that lie outside both signed spans."""
@@ -524,12 +523,12 @@ def _mint(
         _MINT, claims=claims, evidence_digest=hashlib.sha256(quote.raw).hexdigest(),
         signed_digest=hashlib.sha256(quote.signed).hexdigest(), findings=trail.findings,
         anchor=pck.path.anchor.spki_sha256, anchor_name=pck.path.anchor.name, simulated=simulated, at=at,
-        valid_until=collateral.window.end, not_proven=_not_proven(quote, simulated, explained[1]),
+        valid_until=collateral.window.end, not_proven=_not_proven(quote, explained[1]),
     )  # fmt: skip
 
 
-def _not_proven(quote: IntelQuote, simulated: bool, unexplained: tuple[str, ...]) -> tuple[str, ...]:
+def _not_proven(quote: IntelQuote, unexplained: tuple[str, ...]) -> tuple[str, ...]:
     found = _NOT_PROVEN + unexplained
     if isinstance(quote.body, TdReport) and quote.body.mr_service_td and any(quote.body.mr_service_td):
         found += ("what the service TD bound to this TD may do: its measurement is in mr_service_td",)
-    return (*found, _NOT_PROVEN_SIMULATED) if simulated else found
+    return found

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import SignatureAlgorithmOID
 
 from attestable_mcp.errors import (
     ChainInvalid,
@@ -49,6 +49,7 @@ _ECDSA_SHA256_DER = asn1.encode_sequence(asn1.encode_oid(SignatureAlgorithmOID.E
 _SPKI_SIZE = 91
 """Of a P-256 key with its point uncompressed."""
 _VERSION = 0xA0
+_COMMON_NAME = "2.5.4.3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +122,9 @@ def _read_certificate(der: bytes, names: dict[bytes, str]) -> Certificate:
     if len(spki) != _SPKI_SIZE:  # a compressed point: anchors name the key in its usual form
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if subject not in names:
-        names[subject] = _common_name(handle.subject)
+        names[subject] = _common_name(subject)
     if issuer not in names:
-        names[issuer] = _common_name(handle.issuer)
+        names[issuer] = _common_name(issuer)
     constraints, usage, sgx, unknown = _read_extensions(handle.extensions)
     return Certificate(
         der=der, handle=handle, key=key, spki_sha256=hashlib.sha256(spki).hexdigest(),
@@ -171,10 +172,20 @@ def _spans(signed: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return signed[serial:algorithm], signed[algorithm:issuer], signed[validity:subject], signed[subject:key]
 
 
-def _common_name(name: x509.Name) -> str:
-    """The one common name; empty if there is none, or more than one."""
-    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if len(found) == 1 else ""
+def _common_name(name: bytes) -> str:
+    """The one common name of a DER Name; empty if there is none, or more than one.
+
+    Read here, since `cryptography` warns on stderr about each attribute of a length that it does not expect.
+    """
+    found = []
+    sets = asn1.parse(name, asn1.SEQUENCE, field="name").reader()
+    while not sets.empty:
+        members = sets.read(asn1.SET).reader()
+        while not members.empty:
+            pair = members.read(asn1.SEQUENCE).reader()
+            if asn1.read_oid(pair.read(asn1.OID)) == _COMMON_NAME:
+                found.append(pair.read().body.decode("utf-8", "replace"))
+    return found[0] if len(found) == 1 else ""
 
 
 class Shelf:

@@ -386,6 +386,10 @@ _DOCUMENTS: tuple[tuple[str, DocumentKind], ...] = (
 )
 
 
+RECORD_KEYS = (*_CHAINS, *_CRLS, "tcb_info", "qe_identity")
+"""The members of a collateral record."""
+
+
 def read_collateral_json(data: bytes, *, source: str = "") -> Endorsements:
     """Read a collateral record: PEM chains, hex CRLs, JSON documents as strings with hex signatures.
 
@@ -395,7 +399,7 @@ def read_collateral_json(data: bytes, *, source: str = "") -> Endorsements:
         MalformedEvidence: no member that we know, a piece of another type, a document without its signature.
     """
     record = _object(read_json(data, field="collateral"), "collateral")
-    if not any(record.get(name) for name in (*_CHAINS, *_CRLS, "tcb_info", "qe_identity")):
+    if not any(record.get(name) for name in RECORD_KEYS):
         _bad("collateral", "a collateral record", "none of its members")
     chains = {name: _optional(record, name, lambda v, f: read_pem_chain(v.encode(), field=f)) or () for name in _CHAINS}
     crls = tuple(crl for name in _CRLS if (crl := _optional(record, name, _unhex)))

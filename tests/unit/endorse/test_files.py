@@ -97,3 +97,39 @@ def test_size_and_count_are_capped(tmp_path: Path) -> None:
         (tmp_path / f"{number}").touch()
     with pytest.raises(ConfigurationError, match="at most"):
         FileSource(tmp_path)
+
+
+DAMAGED = {
+    "a document cut": b'{"tcbInfo":{"id":"TDX"',
+    "a document without its signature": b'{"tcbInfo":{"id":"TDX"}}',
+    "a record whose list is no hex": b'{"root_ca_crl":"xyz"}',
+    "a certificate cut": BAG.certificates[0][:-5],
+    "a list with a byte too many": BAG.crls[0] + b"\0",
+    "a list in hex with a byte too many": (BAG.crls[0] + b"\0").hex().encode(),
+    "PEM without an end": b"-----BEGIN CERTIFICATE-----\nMIIB\n",
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_named_with_its_fault_beside_good_ones(data: bytes, tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "bad").write_bytes(data)
+    bag = fetch(tmp_path)
+    (named,) = bag.left_out
+    assert named.startswith(f"{tmp_path / 'bad'}: ")
+    assert len(named) > len(f"{tmp_path / 'bad'}: ") + 5, "the fault is not told"
+    assert str(tmp_path / "bad") not in bag.sources
+
+
+def test_a_damaged_file_alone_is_named_in_the_error(tmp_path: Path) -> None:
+    path = tmp_path / "tcb.json"
+    path.write_bytes(DAMAGED["a document cut"])
+    with pytest.raises(ConfigurationError, match=r"tcb\.json: "):
+        fetch(path)
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"name": "of something else"}', b"notes", b"\0" * 9, b"", b"[1]"])
+def test_a_file_of_something_else_is_no_damage(data: bytes, tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "other").write_bytes(data)
+    assert fetch(tmp_path).left_out == ()

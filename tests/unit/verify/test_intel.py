@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,10 +11,11 @@ import pytest
 from attestable_mcp.errors import EndorsementUnavailable, SignatureInvalid, VerificationError
 from attestable_mcp.rats import Endorsements, Tee, Verified
 from attestable_mcp.simulator import options as o
-from attestable_mcp.simulator.intel import Vendor, evidence
+from attestable_mcp.simulator.intel import Vendor, evidence, well_known
 from attestable_mcp.verify import intel, table
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
+from attestable_mcp.verify.x509 import read_certificate
 from attestable_mcp.wire.intel import read_quote
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -148,3 +150,13 @@ def test_what_is_not_proven_is_said() -> None:
     said = " ".join(judge(bound, VENDOR.collateral(at=AT, tee=Tee.TDX)).not_proven)
     assert "event log" in said
     assert "mr_service_td" in said
+
+
+def test_a_certificate_with_odd_names_is_read_without_a_word_on_stderr() -> None:
+    """`cryptography` warns of a country of 28 letters; a peer must not write on our stderr."""
+    odd = well_known().root_der.replace(bytes.fromhex("060355040a"), bytes.fromhex("0603550406"))
+    assert odd != well_known().root_der
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_certificate(odd)
+        assert read.common_name == read_certificate(well_known().root_der).common_name != ""
