@@ -74,6 +74,12 @@ _TABLE = {
     "pin_mismatch": "Ask the operator, over another way, what changed; attestable-mcp pin --update URL shows it all.",
     "pin_damaged": "Restore the file, or look at what answers now and pin it anew: attestable-mcp pin --update URL",
     "wrong_deployment": "Another operator may run the same image. Ask the owner for the address of its own deployment.",
+    # tokens of third verifiers
+    "token_algorithm": "Ask the verifier's operator for tokens of a supported signature algorithm.",
+    "token_audience": "The token is for somebody else. Ask the server's operator to request one for this client.",
+    "token_expired": "Check this machine's clock, and ask the server for a fresh token.",
+    "token_nonce": "The token answers another challenge. Connect again; if it comes so again, treat the peer as hostile.",
+    "token_profile": "Ask the verifier's operator for tokens of a profile that docs/policy.md names.",
     # connections
     "tls_version": "Ask the operator to serve TLS 1.3.",
     "key_not_proven": "Somebody replays another server's certificate. Find out who answers at this address.",
