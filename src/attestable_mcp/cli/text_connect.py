@@ -36,7 +36,7 @@ def not_utf8(path: object) -> str:
 GROUP_LISTEN = "a local URL in place of stdio"
 HELP_CONNECT_LISTEN = "serve hosts that want a URL: print it on stdout and relay; port 0 takes a free one"
 HELP_TOKEN_FILE = "keep the URL's secret token in this file (made if absent), so that the URL stays the same"  # noqa: S105
-HELP_ALLOW_ORIGIN = "let web pages of this origin in, such as http://localhost:6274; may be repeated"
+HELP_ALLOW_ORIGIN = "also let in requests with this Origin, such as vscode-webview://app; may be repeated"
 HELP_LISTEN_BEYOND = "allow --listen on an address that other machines reach; the token then travels in the clear"
 BEYOND_HINT = (
     "listen on 127.0.0.1; whoever reads this network could use the URL, so name "

@@ -55,9 +55,16 @@ def kept_token(path: Path) -> str:
             with open(descriptor, "w", encoding="ascii") as stream:
                 stream.write(new_token() + "\n")
         with open(path, encoding="ascii") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
             found = stream.read(256).strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"token file {path}: {error}", code="unreadable") from error
+    if os.name == "posix" and mode & 0o077:
+        raise ConfigurationError(
+            f"token file {path}: wanted mode 600, seen {mode & 0o777:o}: others of this machine may read it",
+            code="unreadable",
+            hint="remove the file, and a new token is made",
+        )
     if not _TOKEN.fullmatch(found):
         raise ConfigurationError(
             f"token file {path}: wanted 32 to 128 letters, digits, - or _",

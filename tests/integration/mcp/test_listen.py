@@ -254,6 +254,10 @@ def test_a_token_file_is_made_for_its_owner_and_kept(tmp_path: Path) -> None:
     assert len(first) >= 43
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o640)
+        with pytest.raises(ConfigurationError, match="wanted mode 600, seen 640"):
+            kept_token(path)
+        path.chmod(0o600)
     path.write_text("short\n")
     with pytest.raises(ConfigurationError, match="32 to 128"):
         kept_token(path)
