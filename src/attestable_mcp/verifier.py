@@ -233,10 +233,18 @@ class Verifier:
         return any(item.code == AMD_CRL_MISSING for item in papers(verified, self.policy))
 
     def _verify(self, evidence: Evidence, bag: Endorsements, at: datetime) -> Verified:
-        anchors = self.anchors
-        if evidence.kind is EvidenceKind.TOKEN:
-            anchors = replace(anchors, tokens=tuple(self._with_keys(trust, evidence) for trust in anchors.tokens))
-        return table.verify(evidence, bag, anchors=anchors, at=at, memory=self._memory)
+        return table.verify(evidence, bag, anchors=self.anchors_for(evidence), at=at, memory=self._memory)
+
+    def anchors_for(self, evidence: Evidence) -> TrustAnchors:
+        """The anchors, with the keys of a token's issuer where they have to be fetched.
+
+        Raises:
+            EndorsementUnavailable: the keys cannot be had.
+        """
+        if evidence.kind is not EvidenceKind.TOKEN:
+            return self.anchors
+        tokens = tuple(self._with_keys(trust, evidence) for trust in self.anchors.tokens)
+        return replace(self.anchors, tokens=tokens)
 
     def _with_keys(self, trust: TokenTrust, evidence: Evidence) -> TokenTrust:
         """The issuer of this token with its keys from their pinned address; other issuers are not asked."""

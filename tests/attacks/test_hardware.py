@@ -16,14 +16,17 @@ from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolic
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.deployment import key_hash, spki_of
 from attestable_mcp.bind.platforms import sign_platforms
-from attestable_mcp.errors import AttestationError
+from attestable_mcp.errors import AttestationError, Revoked
 from attestable_mcp.rats import AttestationResult, Endorsements, Evidence, EvidenceKind, Tee, Verdict
-from attestable_mcp.simulator import amd
+from attestable_mcp.simulator import amd, tpm
 from attestable_mcp.simulator.amd_options import AmdCollateral, Product, Report
+from attestable_mcp.simulator.tpm import TpmCollateral
 from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.server import Server
 from attestable_mcp.verifier import Verifier
+from attestable_mcp.verify import table
 from attestable_mcp.verify.anchors import SIMULATED_ROOTS
+from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire.platforms import Platforms
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -122,6 +125,21 @@ def test_p5_amd_a_revocation_reaches_a_verifier_that_remembers() -> None:
     assert code(verifier.appraise_evidence(evidence, stapled=forged, at=AT).result) == "chain_invalid"
     late = AT + timedelta(days=60)
     assert code(verifier.appraise_evidence(evidence, stapled=good, at=late).result) == "endorsement_stale"
+
+
+def test_p5_tpm_a_revoked_attestation_key_is_refused_also_from_memory() -> None:
+    vendor = tpm.well_known()
+    quote = Evidence(kind=EvidenceKind.TPM_QUOTE, body=vendor.evidence(bytes(64)))
+    memory = Memory()
+
+    def verify(options: TpmCollateral) -> None:
+        bag = vendor.collateral(at=AT, options=options)
+        table.verify(quote, bag, anchors=SIMULATED_ROOTS, at=AT, memory=memory)
+
+    for _ in range(2):
+        verify(TpmCollateral())
+    with pytest.raises(Revoked):
+        verify(TpmCollateral(revoke_ak=True))
 
 
 class _Listed:

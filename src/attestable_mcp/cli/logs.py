@@ -43,6 +43,25 @@ def add_logs(parser: Parser) -> None:
     group.add_argument("--verbose", action="store_true", help=words.HELP_VERBOSE)
 
 
+class _Waits(logging.Handler):
+    """Shows a person why nothing happens: a service makes us wait for our turn."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line on stderr."""
+        self._terminal.say(f"{text.PROGRAM}: {printable(record.getMessage())}")
+
+
+def show_waits(terminal: Terminal) -> None:
+    """Long waits for a service are told on stderr by every verb."""
+    waits = logging.getLogger("attestable_mcp.endorse.throttle")
+    waits.handlers = [_Waits(terminal)]
+    waits.setLevel(logging.INFO)
+
+
 class Log(logging.Handler):
     """The root handler of this process. `hide` takes a secret that must not appear, whoever writes it."""
 

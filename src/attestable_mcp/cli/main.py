@@ -12,6 +12,7 @@ from typing import cast
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, Verb, add_common
 from attestable_mcp.cli.endings import guarded
+from attestable_mcp.cli.logs import show_waits
 from attestable_mcp.cli.terminal import Terminal, open_terminal
 
 VERBS = (
@@ -56,6 +57,7 @@ def _run(words: list[str], terminal: Terminal) -> int:
     parser = build(name, module)
     if any(word in ("-h", "--help") for word in arguments[: _dashes(arguments)]):
         return _help(parser, terminal)
+    show_waits(terminal)
     return module.run(_parse(name, parser, arguments), terminal)
 
 

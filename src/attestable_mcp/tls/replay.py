@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -22,19 +23,23 @@ from attestable_mcp.errors import (
     AppraisalRefused,
     AttestationError,
     ConfigurationError,
+    EvidenceError,
     MalformedEvidence,
 )
 from attestable_mcp.platformfile import read_list
-from attestable_mcp.rats import AttestationResult, ErrorReport, Finding, Outcome, Verdict
+from attestable_mcp.rats import AttestationResult, ErrorReport, Evidence, EvidenceKind, Finding, Outcome, Verdict
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.client import attest_server, origin_of
 from attestable_mcp.tls.judge import ProvenCertificate
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources
-from attestable_mcp.verify.anchors import HARDWARE, SIMULATED_ROOTS, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.anchors import HARDWARE, SIMULATED_ROOTS, TokenTrust, TrustAnchor, TrustAnchors
+from attestable_mcp.verify.token import PROFILES
 from attestable_mcp.watermarks import Watermarks
-from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, StoredAnchor, StoredPolicy
+from attestable_mcp.wire.bundle import Bundle, FileSubject, LiveSubject, StoredAnchor, StoredIssuer, StoredPolicy
+from attestable_mcp.wire.recognise import recognise
+from attestable_mcp.wire.token import TokenKey
 
 CHOSEN_POLICY = "that this policy is yours: it came in the bundle, and whoever made the bundle chose it"
 CHOSEN_NONCE = (
@@ -94,9 +99,17 @@ class Recorder:
     provenance: tuple[tuple[str, bytes], ...] = ()
 
     def of_file(self, name: str, data: bytes) -> Recording:
-        """Judge a file's bytes."""
+        """Judge a file's bytes.
+
+        Raises:
+            EndorsementUnavailable: it is a token, and its issuer's keys cannot be had: there is nothing to rest on.
+        """
         tape = Tape()
         verifier = self._verifier(tape)
+        with suppress(EvidenceError):  # what cannot be read is judged as such below
+            found = recognise(data)
+            if isinstance(found, Evidence) and found.kind is EvidenceKind.TOKEN:
+                verifier = self._verifier(tape, _pinned(verifier.anchors_for(found)))
         result = verifier.appraise_source(data, self.at).result
         return self._recording(name, FileSubject(data=data), result, verifier, tape)
 
@@ -123,9 +136,9 @@ class Recorder:
         )  # fmt: skip
         return self._recording(url, subject, result, verifier, tape)
 
-    def _verifier(self, tape: Tape) -> Verifier:
+    def _verifier(self, tape: Tape, anchors: TrustAnchors | None = None) -> Verifier:
         sources = tape.recording(resolve_sources(self.policy.trust))
-        return Verifier(self.policy, sources=sources, watermarks=Watermarks())
+        return Verifier(self.policy, sources=sources, anchors=anchors, watermarks=Watermarks())
 
     def _recording(
         self, source: str, subject: FileSubject | LiveSubject, result: AttestationResult, verifier: Verifier, tape: Tape
@@ -136,6 +149,7 @@ class Recorder:
             subject=subject,
             policy=self.stored,
             anchors=_stored(verifier.anchors),
+            issuers=tuple(map(_issuer, verifier.anchors.tokens)),
             sources=tuple(source.name for source in verifier.sources),
             answers=tuple(tape.answers.values()),
             files=(("platforms", verifier.platforms.data),) if verifier.platforms is not None else (),
@@ -145,25 +159,64 @@ class Recorder:
         return Recording(result=result, bundle=bundle)
 
 
+def _pinned(anchors: TrustAnchors) -> TrustAnchors:
+    """Issuers with the keys that they have now, and no address to ask for others."""
+    return replace(anchors, tokens=tuple(replace(trust, address="") for trust in anchors.tokens))
+
+
 def _stored(anchors: TrustAnchors) -> tuple[StoredAnchor, ...]:
     return tuple(
-        StoredAnchor(vendor=vendor, name=a.name, spki_sha256=a.spki_sha256, simulated=a.simulated,
-                     replaced=a.replaced, certificate=a.certificate)
+        StoredAnchor(
+            vendor=vendor,
+            name=a.name,
+            spki_sha256=a.spki_sha256,
+            simulated=a.simulated,
+            replaced=a.replaced,
+            certificate=a.certificate,
+        )
         for vendor in HARDWARE
         for a in getattr(anchors, vendor)
-    )  # fmt: skip
+    )
 
 
-def _anchors(stored: tuple[StoredAnchor, ...]) -> TrustAnchors:
+def _issuer(trust: TokenTrust) -> StoredIssuer:
+    return StoredIssuer(
+        profile=trust.profile,
+        issuer=trust.issuer,
+        keys=tuple((key.spki, key.kid, key.algorithm, key.curve) for key in trust.keys),
+        roots=tuple((root.name, root.spki_sha256, root.certificate) for root in trust.roots),
+        audiences=trust.audiences,
+        nonce=trust.nonce,
+    )
+
+
+def _trust(item: StoredIssuer) -> TokenTrust:
+    if item.profile not in PROFILES:
+        raise MalformedEvidence(f"bundle: issuers: unknown profile {item.profile[:40]!r}", field="issuers")
+    return TokenTrust(
+        profile=item.profile,
+        issuer=item.issuer,
+        keys=tuple(TokenKey(spki=spki, kid=kid, algorithm=alg, curve=curve) for spki, kid, alg, curve in item.keys),
+        roots=tuple(_root(*row) for row in item.roots),
+        audiences=item.audiences,
+        nonce=item.nonce,
+    )
+
+
+def _root(name: str, digest: str, certificate: bytes) -> TrustAnchor:
+    return TrustAnchor(name=name, spki_sha256=digest, replaced=True, certificate=certificate)
+
+
+def _anchors(bundle: Bundle) -> TrustAnchors:
     """The bundle's anchors. One whose key is not a vendor's published root is marked as put in its place, whatever
     the bundle says of it."""
     known: dict[str, list[TrustAnchor]] = {vendor: [] for vendor in HARDWARE}
-    for item in stored:
+    for item in bundle.anchors:
         if item.vendor not in known:
             raise MalformedEvidence(f"bundle: anchors: unknown vendor {item.vendor[:40]!r}", field="anchors")
         known[item.vendor].append(_anchor(item))
-    intel, amd, aws, tpm = (tuple(known[vendor]) for vendor in HARDWARE)
-    return TrustAnchors(intel=intel, amd=amd, aws=aws, tpm=tpm)
+    found = {vendor: tuple(anchors) for vendor, anchors in known.items()}
+    return TrustAnchors(**found, tokens=tuple(map(_trust, bundle.issuers)))
 
 
 def _anchor(item: StoredAnchor) -> TrustAnchor:
@@ -197,7 +250,7 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
     """
     own = policy is None
     chosen = _with_files(stored_policy(bundle.policy), bundle) if policy is None else policy
-    anchors = _anchors(bundle.anchors) if own else resolve_anchors(chosen.trust)
+    anchors = _anchors(bundle) if own else resolve_anchors(chosen.trust)
     verifier = Verifier(
         chosen, sources=replaying(bundle.sources, bundle.answers), anchors=anchors, watermarks=Watermarks()
     )

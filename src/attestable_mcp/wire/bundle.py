@@ -53,6 +53,22 @@ class StoredAnchor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIssuer:
+    """An issuer of tokens as `verify.anchors.TokenTrust` knows it: its keys as they were, never an address.
+
+    `keys` are rows (SubjectPublicKeyInfo, kid, algorithm, curve), `roots` rows (name, SHA-256 of the key, and the
+    certificate or nothing).
+    """
+
+    profile: str
+    issuer: str
+    keys: tuple[tuple[bytes, str, str, str], ...] = ()
+    roots: tuple[tuple[str, str, bytes], ...] = ()
+    audiences: tuple[str, ...] = ()
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSubject:
     """What was judged came from a file: its bytes as they were."""
 
@@ -104,6 +120,7 @@ class Bundle:
     subject: FileSubject | LiveSubject
     policy: StoredPolicy
     anchors: tuple[StoredAnchor, ...]
+    issuers: tuple[StoredIssuer, ...] = ()
     sources: tuple[str, ...] = ()
     answers: tuple[SourceAnswer, ...] = ()
     files: tuple[tuple[str, bytes], ...] = ()
@@ -126,6 +143,7 @@ class Bundle:
             "anchors": [
                 [a.vendor, a.name, a.spki_sha256, a.simulated, a.replaced, a.certificate] for a in self.anchors
             ],
+            "issuers": [_issuer(item) for item in self.issuers],
             "sources": list(self.sources),
             "answers": [_answer(item) for item in self.answers],
             "files": [[name, data] for name, data in self.files],
@@ -173,6 +191,17 @@ def _subject(subject: FileSubject | LiveSubject) -> dict[cbor.Key, cbor.Value]:
         "challenge": subject.challenge,
         "answer": subject.answer,
         "exporter": subject.exporter,
+    }
+
+
+def _issuer(item: StoredIssuer) -> dict[cbor.Key, cbor.Value]:
+    return {
+        "profile": item.profile,
+        "issuer": item.issuer,
+        "keys": [[*row] for row in item.keys],
+        "roots": [[*row] for row in item.roots],
+        "audiences": [*item.audiences],
+        "nonce": item.nonce,
     }
 
 
@@ -243,6 +272,7 @@ class _Fields:
             subject=_read_subject(_Fields(self.take("subject", dict), "subject")),
             policy=_Fields(self.take("policy", dict), "policy").policy(),
             anchors=self.each("anchors", self.anchor),
+            issuers=self.each("issuers", lambda item: _Fields(item, "issuers").issuer()),
             sources=self.texts("sources"),
             answers=self.each("answers", lambda item: _Fields(item, "answers").answer()),
             files=self.named("files"),
@@ -282,6 +312,23 @@ class _Fields:
             vendor=str(vendor), name=str(name), spki_sha256=str(digest), simulated=bool(simulated),
             replaced=bool(replaced), certificate=root if isinstance(root, bytes) else b"",
         )  # fmt: skip
+
+    def issuer(self) -> StoredIssuer:
+        def key(item: object) -> tuple[bytes, str, str, str]:
+            spki, kid, algorithm, curve = self.row("keys", item, bytes, str, str, str)
+            assert isinstance(spki, bytes)
+            return spki, str(kid), str(algorithm), str(curve)
+
+        def root(item: object) -> tuple[str, str, bytes]:
+            name, digest, certificate = self.row("roots", item, str, str, bytes)
+            assert isinstance(certificate, bytes)
+            return str(name), str(digest), certificate
+
+        found = StoredIssuer(
+            profile=self.take("profile", str), issuer=self.take("issuer", str), keys=self.each("keys", key),
+            roots=self.each("roots", root), audiences=self.texts("audiences"), nonce=self.take("nonce", str),
+        )  # fmt: skip
+        return self.finish(found)
 
     def answer(self) -> SourceAnswer:
         source, tee = self.take("source", str), self.take("tee", str)

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from attestable_mcp.rats import Tee
+from attestable_mcp.simulator import amd
+from attestable_mcp.simulator.amd_options import Levels, Report
 from attestable_mcp.simulator.intel import well_known
 from attestable_mcp.simulator.options import Collateral, IsvLevel, Level, ModuleIdentity, QeIdentity, TcbInfo
 from attestable_mcp.watermarks import default_path
+from attestable_mcp.wire.pem import encode_pem
 
 AT, WHEN = datetime(2026, 6, 1, 12, tzinfo=UTC), "2026-06-01T12:00:00Z"
 GOOD = well_known().platform.components
@@ -144,6 +147,22 @@ def test_real_platforms(cli: Any, vectors: Path) -> None:
         {"component": "SGX component 1", "name": "BIOS, Early Microcode Update", "have": 6, "wanted": 7},
         {"component": "SGX component 2", "name": "OS/VMM, SGX Late Microcode Update", "have": 6, "wanted": 7},
     ]
+
+
+def test_an_snp_platform_shows_its_four_versions_and_what_the_policy_demands(cli: Any, tmp_path: Path) -> None:
+    vendor = amd.well_known()
+    report, chain = tmp_path / "report.bin", tmp_path / "chain.pem"
+    report.write_bytes(vendor.report(bytes(64), bytes(48), options=Report(committed=Levels(snp=22))))
+    chain.write_bytes(b"".join(encode_pem("CERTIFICATE", der) for der in vendor.collateral(at=AT).certificates))
+    rules = tmp_path / "p.toml"
+    rules.write_text(f'[policy]\nmeasurement = "{"00" * 48}"\nmin_tcb_snp = 24\n')
+    words = ("--at", WHEN, "--danger-accept-simulated", "--endorsements", str(chain), "--json")
+    seen = cli("tcb", str(report), *words)
+    assert (seen.code, seen.json()["now"]["committed_tcb"]) == (0, "bl 10, tee 0, snp 22, ucode 84")
+    assert seen.json()["now"]["reported_tcb"] == "bl 10, tee 0, snp 23, ucode 84"
+    held = cli("tcb", str(report), "--policy", str(rules), *words)
+    assert held.code == 2
+    assert held.json()["now"]["objections"] == ["tcb_snp: wanted at least 24, seen 23"]
 
 
 def test_forgetting_is_named_and_alone(cli: Any, quote: str) -> None:

@@ -16,12 +16,13 @@ import pytest
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.live import Answer, Challenge
-from attestable_mcp.errors import ConfigurationError, ConversationError, MalformedEvidence
+from attestable_mcp.errors import ConfigurationError, ConversationError, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.rats import AttestationResult, Outcome, Tee, Verdict
 from attestable_mcp.simulator.intel import well_known
 from attestable_mcp.tls.replay import CHOSEN_NONCE, CHOSEN_POLICY, Recorder, Recording, replay
 from attestable_mcp.tls.server import Server
 from attestable_mcp.wire.bundle import Bundle, LiveSubject, StoredAnchor, StoredPolicy, read_bundle
+from attestable_mcp.wire.token import read_token
 
 MRENCLAVE = "01" * 32
 TOML = '[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n[policy]\nmrenclave = "{}"\n'
@@ -242,3 +243,28 @@ def test_real_evidence_replays_the_same(vectors: Path) -> None:
         **recording.result.to_json(),
         "not_proven": [*recording.result.not_proven, CHOSEN_POLICY],
     }
+
+
+def test_a_token_replays_without_its_issuers_keys(vectors: Path, tmp_path: Path) -> None:
+    data = (vectors / "token" / "trustee-ear-tokens" / "ear.jwt").read_bytes()
+    token = read_token(data)
+    at = datetime.fromtimestamp(token.claims["iat"] + 60, UTC)
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [token.header["jwk"]]}))
+    text = (
+        '[[trust.tokens]]\nprofile = "ear"\nkeys = "keys.json"\n[policy]\ntee = "token"\n'
+        'token_claims = { "submods.cpu0.ear.status" = "affirming" }\n'
+    )
+    policy = Policy.from_toml(text, "tokens.toml", base=tmp_path)
+    recording = Recorder(policy=policy, stored=StoredPolicy(name="tokens.toml", toml=text), at=at).of_file("t", data)
+    assert recording.result.verdict is Verdict.VERIFIED
+    keys.unlink()
+    bundle = again(recording)
+    result = replay(bundle, at)
+    assert result.verdict is Verdict.VERIFIED
+    assert findings(result) == findings(recording.result)
+    stranger = replace(bundle, issuers=tuple(replace(item, keys=()) for item in bundle.issuers))
+    assert replay(stranger, at).verdict is Verdict.REFUSED
+    far = Policy.from_toml(text.replace("keys.json", "https://127.0.0.1:9/jwks"), "tokens.toml")
+    with pytest.raises(EndorsementUnavailable):
+        Recorder(policy=far, stored=StoredPolicy(name="t", toml=text), at=at).of_file("t", data)

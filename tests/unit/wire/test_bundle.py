@@ -21,6 +21,7 @@ from attestable_mcp.wire.bundle import (
     Refusal,
     SourceAnswer,
     StoredAnchor,
+    StoredIssuer,
     StoredPolicy,
     is_bundle,
     read_bundle,
@@ -47,6 +48,16 @@ FILE = Bundle(
     anchors=(
         StoredAnchor(
             vendor="intel", name="Root", spki_sha256="ab" * 32, simulated=False, replaced=True, certificate=b"DER"
+        ),
+    ),
+    issuers=(
+        StoredIssuer(
+            profile="ear",
+            issuer="https://as.example",
+            keys=((b"spki", "1", "ES256", "P-256"),),
+            roots=(("root.pem", "cd" * 32, b"DER"),),
+            audiences=("me",),
+            nonce="00",
         ),
     ),
     sources=("PCS", "files"),
@@ -123,14 +134,14 @@ def test_another_form_of_the_same_content_is_refused() -> None:
     data = FILE.encode()
     assert data.startswith(MAGIC)
     head, rest = data[: len(MAGIC)], data[len(MAGIC) :]
-    assert rest[0] == 0xAA  # ten keys
-    for odd in (data + b"\0", head + b"\xb8\x0a" + rest[1:], head + b"\xbf" + rest[1:] + b"\xff", data[:-1], head):
+    assert rest[0] == 0xAB  # eleven keys
+    for odd in (data + b"\0", head + b"\xb8\x0b" + rest[1:], head + b"\xbf" + rest[1:] + b"\xff", data[:-1], head):
         with pytest.raises(MalformedEvidence):
             read_bundle(odd)
     pairs = list(content().items())
     backwards = b"".join(cbor.encode(key) + cbor.encode(value) for key, value in reversed(pairs))
     with pytest.raises(MalformedEvidence, match="canonical"):
-        read_bundle(head + b"\xaa" + backwards)
+        read_bundle(head + b"\xab" + backwards)
 
 
 def test_sizes_are_capped_before_anything_is_read() -> None:
