@@ -182,11 +182,21 @@ def _details(line: Line) -> Iterator[str]:
 
 def _next(lines: list[Line], advice: list[str]) -> Iterator[str]:
     ready = [line for line in lines if line.state == "ready"]
-    if ready:
-        yield text.READY_AUTO.format(ready[0].device.name)
-        if ready[0].device.name == "tpm":
-            yield text.TPM_TRUST
+    if not ready:
+        yield text.NONE_READY
+        yield from advice
+        yield text.SIMULATED
         return
-    yield text.NONE_READY
-    yield from advice
-    yield text.SIMULATED
+    yield _serve(lines, ready[0])
+    if any(line.device.name == "tpm" for line in ready):
+        yield text.TPM_TRUST
+
+
+def _serve(lines: list[Line], best: Line) -> str:
+    """How to serve with the first that is ready: `auto` looks neither past a faulty device nor at other places."""
+    own = next(device for device in DEVICES if device.name == best.device.name)
+    name = own.name if best.device.place == own.place else f"{own.name}:{best.device.place}"
+    first = next(line for line in lines if line.state != "absent")
+    if first.state == "faulty":
+        return text.behind_faulty(name, first.device.name)
+    return text.READY_AUTO.format(name) if len(lines) == len(DEVICES) else text.READY_NAMED.format(name)

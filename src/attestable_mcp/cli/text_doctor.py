@@ -24,6 +24,7 @@ exit codes
   3  none is ready"""
 
 READY_AUTO = "serve --attester auto takes: {}"
+READY_NAMED = "serve with it: --attester {}"
 NONE_READY = "no attester is ready here"
 SIMULATED = "to try things out without a TEE: serve --attester simulated, which proves nothing"
 TPM_TRUST = (
@@ -31,6 +32,11 @@ TPM_TRUST = (
     "then --anchor tpm=FILE here, or a certificate chain for it (serve --staple)"
 )
 NO_TPM = "--ak wants a TPM that is ready, and this machine has none"
+
+
+def behind_faulty(name: str, faulty: str) -> str:
+    """`auto` stops at a device that is there and does not work."""
+    return f"serve with --attester {name}; auto stops at {faulty}, which is there and faulty"
 
 
 def machine(system: str, kernel: str, vendor: str, product: str) -> str:

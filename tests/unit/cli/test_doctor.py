@@ -66,11 +66,24 @@ def test_a_real_tpm_is_ready_with_its_key(tmp_path: Path, swtpm: Callable[[], st
 
 
 def test_people_read_what_is_ready_and_what_that_means(tmp_path: Path, swtpm: Callable[[], str]) -> None:
-    code, out = run(devices(tmp_path, tpm=swtpm()), tmp_path, json_output=False)
+    where = swtpm()
+    code, out = run(devices(tmp_path, tpm=where), tmp_path, json_output=False)
     assert code == 0
     assert "  ready   tpm     TPM 2.0" in out
-    assert "serve --attester auto takes: tpm" in out
+    assert "serve --attester auto takes: tpm" in out.replace(f"tpm:{where}", "tpm")
     assert text_doctor.TPM_TRUST in out
+
+
+def test_a_place_of_ones_own_is_named_and_a_faulty_device_is_said_to_stop_auto(
+    tmp_path: Path, swtpm: Callable[[], str]
+) -> None:
+    where = swtpm()
+    one = (replace(DEVICES[-1], place=where),)
+    assert f"serve with it: --attester tpm:{where}" in run(one, tmp_path, json_output=False)[1]
+    tree(tmp_path / "sgx", {"attestation_type": "none"})
+    code, out = run(devices(tmp_path, sgx=str(tmp_path / "sgx"), tpm=where), tmp_path, json_output=False)
+    assert code == 0
+    assert f"serve with --attester tpm:{where}; auto stops at sgx" in out
 
 
 def test_a_machine_with_nothing_ends_with_3_and_a_way_out(tmp_path: Path) -> None:
