@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text
+from attestable_mcp.cli import text, text_token
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, moment
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, Stored, open_source
 from attestable_mcp.cli.terminal import Terminal, printable
+from attestable_mcp.cli.token import add_token, token_writer
 from attestable_mcp.cli.trust import policy_of
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.wire.bundle import Bundle, is_bundle, read_bundle, recorded_findings, recorded_verdict
@@ -21,15 +22,19 @@ def configure(parser: Parser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=text.HELP_SOURCE)
     add_trust(parser)
     parser.add_argument("--at", metavar="RFC3339", type=moment, help=text.HELP_AT)
+    add_token(parser)
     add_timeout(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
-    """Print the result; its verdict is the exit code."""
+    """Print the result; its verdict is the exit code. With --token a signed one is written as well."""
+    sign = token_writer(arguments)  # before anything is judged, so that nobody waits for a no
     demanded = arguments.policy or arguments.genuine_only
     policy = policy_of(arguments, f"{text.PROGRAM} verify") if demanded else None
     source = open_source(arguments.source)
     if isinstance(source, Stored) and is_bundle(source.data):
+        if arguments.token:
+            raise UsageError(text_token.OF_BUNDLE, hint=text.see_help(f"{text.PROGRAM} verify"))
         return _bundle(source.data, policy, arguments, terminal)
     policy = policy or policy_of(arguments, f"{text.PROGRAM} verify")
     if isinstance(source, Address):
@@ -38,6 +43,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         result = _live(source.url, policy, arguments.timeout)
     else:
         result = _stored(source.data, policy, arguments.at or datetime.now(UTC))
+    sign(result)
     show(terminal, result)
     return result.exit_code
 

@@ -20,6 +20,7 @@ from attestable_mcp.rats import ClaimValue
 from attestable_mcp.wire import der
 from attestable_mcp.wire.document import STRICT_JSON
 from attestable_mcp.wire.hcl import rsa_spki
+from attestable_mcp.wire.pem import PemBlock, is_pem, read_blocks
 from attestable_mcp.wire.x509 import read_certificate
 
 ALGORITHMS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -181,12 +182,16 @@ def _flatten(value: object, path: str, depth: int) -> Iterator[tuple[str, ClaimV
 
 
 def read_key_set(data: bytes) -> tuple[TokenKey, ...]:
-    """The keys of a JSON Web Key Set, or of one JSON Web Key. Keys for encryption and of other kinds are left out.
+    """The keys of a JSON Web Key Set, of one JSON Web Key, or PEM public keys, which have no kid.
+
+    Keys for encryption and of other kinds are left out.
 
     Raises: MalformedEvidence.
     """
     if len(data) > LIMITS.endorsement:
         _fail(f"a key set of {len(data)} bytes", "keys")
+    if is_pem(data):
+        return tuple(_pem_key(block) for block in read_blocks(data, field="keys", explanatory=True))
     try:
         body = STRICT_JSON.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -202,6 +207,19 @@ def read_key_set(data: bytes) -> tuple[TokenKey, ...]:
     if not found:
         _fail("key set: no key for signatures", "keys")
     return tuple(found)
+
+
+def _pem_key(block: PemBlock) -> TokenKey:
+    if block.label != "PUBLIC KEY":
+        _fail(f"key: wanted PEM public keys, seen {block.label}", "keys")
+    algorithm = der.parse(block.der, der.SEQUENCE, field="keys").reader("keys").read(der.SEQUENCE).reader("keys")
+    if der.read_oid(algorithm.read(der.OID)) != _EC_KEY:
+        return TokenKey(spki=block.der)
+    oid = der.read_oid(algorithm.read(der.OID))
+    curve = next((name for name, (number, _) in _CURVES.items() if number == oid), "")
+    if not curve:
+        _fail(f"key: wanted curve {', '.join(_CURVES)}, seen {oid[:40]}", "keys")
+    return TokenKey(spki=block.der, curve=curve)
 
 
 def _key(jwk: Mapping[str, Any]) -> TokenKey:
