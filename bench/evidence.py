@@ -6,25 +6,34 @@ measured in the same run. Chains and lists are remembered by digest.
 
 from __future__ import annotations
 
+import json
 import warnings
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.simulator import amd, aws, tpm
 from attestable_mcp.verify import signature
 from attestable_mcp.verify import table as verify_table
-from attestable_mcp.verify.anchors import SIMULATED_ROOTS
+from attestable_mcp.verify.anchors import SIMULATED_ROOTS, TokenTrust
 from attestable_mcp.verify.memory import Memory, anchor_digest
+from attestable_mcp.verify.token import EAR_PROFILES
 from attestable_mcp.wire import x509
+from attestable_mcp.wire.token import TokenKey
 from attestable_mcp.wire.tpm import read_evidence
 from measure import interleaved, table
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 WARM_AIM = 1.5
+ISSUER = "https://as.example"
+ISSUERS: list[TokenTrust] = []
 
 
 def ecdsa_floor(curve: ec.EllipticCurve, algorithm: hashes.HashAlgorithm) -> Callable[[], object]:
@@ -63,6 +72,24 @@ def tpm_quote() -> tuple[str, Evidence, Endorsements, Callable[[], object]]:
     return f"TPM quote ({'RSA' if plain else 'ECDSA'})", quote, vendor.collateral(at=AT), floor
 
 
+def token() -> tuple[str, Evidence, Endorsements, Callable[[], object]]:
+    """An EAR as Veraison writes it, ES256, under a pinned key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    claims = {
+        "iss": ISSUER, "iat": int(AT.timestamp()) - 60, "exp": int(AT.timestamp()) + 600,
+        "eat_profile": EAR_PROFILES[1],
+        "submods": {"cpu0": {"ear.status": "affirming", "ear.veraison.annotated-evidence": {"tdx": "00" * 1024}}},
+    }  # fmt: skip
+    parts = [json.dumps({"alg": "ES256", "typ": "JWT"}), json.dumps(claims)]
+    signed = b".".join(urlsafe_b64encode(part.encode()).rstrip(b"=") for part in parts)
+    r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    mark = urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
+    ISSUERS.append(TokenTrust(profile="ear", issuer=ISSUER, keys=(TokenKey(spki=spki, curve="P-256"),)))
+    evidence = Evidence(kind=EvidenceKind.TOKEN, body=signed + b"." + mark)
+    return "token (EAR, ES256)", evidence, Endorsements(), ecdsa_floor(ec.SECP256R1(), hashes.SHA256())
+
+
 def forget() -> None:
     """Neither what was proven nor how pieces decode is remembered from here on."""
     x509.read_short_certificate.cache_clear()
@@ -72,10 +99,10 @@ def forget() -> None:
 
 
 def rows(evidence: Evidence, bag: Endorsements, floor: Callable[[], object]) -> list[tuple[str, str, str, str]]:
-    remembered = Memory()
+    remembered, anchors = Memory(), replace(SIMULATED_ROOTS, tokens=tuple(ISSUERS))
 
     def verify(memory: Memory) -> object:
-        return verify_table.verify(evidence, bag, anchors=SIMULATED_ROOTS, at=AT, memory=memory)
+        return verify_table.verify(evidence, bag, anchors=anchors, at=AT, memory=memory)
 
     def cold() -> object:
         forget()
@@ -91,7 +118,7 @@ def rows(evidence: Evidence, bag: Endorsements, floor: Callable[[], object]) -> 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    for make in (snp, nitro, tpm_quote):
+    for make in (snp, nitro, tpm_quote, token):
         name, evidence, bag, floor = make()
         table(f"verification of one {name}", rows(evidence, bag, floor))
 
