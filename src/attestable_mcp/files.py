@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,11 +33,24 @@ def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
             os.fsync(file.fileno())
         if mode != PRIVATE:
             Path(name).chmod(mode)
-        Path(name).replace(path)
+        _replace(Path(name), path)
     except OSError:
         with suppress(OSError):
             Path(name).unlink(missing_ok=True)
         raise
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Windows refuses for as long as another process reads the old file: it is asked again for a moment."""
+    for wait in (0.05, 0.1, 0.2):
+        try:
+            new.replace(path)
+            return
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(wait)
+    new.replace(path)
 
 
 @contextmanager
@@ -46,7 +60,7 @@ def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         ConfigurationError: another holds it for longer than `seconds`, or it cannot be made.
     """
-    lock = filelock.FileLock(path, timeout=seconds, thread_local=False)
+    lock = filelock.FileLock(path, timeout=seconds, mode=PRIVATE, thread_local=False)
     try:
         lock.acquire()
     except filelock.Timeout as error:

@@ -289,19 +289,21 @@ class HttpClientFactory:
 
 
 def fastmcp_client_factory(
-    policy: Policy | Path | str,
+    policy: Policy | Path | str | None = None,
     *,
+    pins: LastWord | None = None,
     url: str | None = None,
     sources: Iterable[EndorsementSource] | None = None,
     danger_accept_simulated: bool = False,
 ) -> HttpClientFactory:
     """For FastMCP's client: `StreamableHttpTransport(url, httpx_client_factory=fastmcp_client_factory(policy))`.
 
-    FastMCP wraps a refusal in a RuntimeError; `find_refusal(error)` gives it back.
+    `policy` and `pins` are as in `attested_client`. FastMCP wraps a refusal in a RuntimeError; `find_refusal(error)`
+    gives it back.
 
     Raises: ConfigurationError.
     """
-    gate = make_gate(policy, sources=sources, danger_accept_simulated=danger_accept_simulated)
+    gate = make_gate(policy, pins=pins, sources=sources, danger_accept_simulated=danger_accept_simulated)
     return HttpClientFactory(gate, url)
 
 
