@@ -176,6 +176,11 @@ def _refuse_unusable(path: list[X509Leaf], at: datetime, trail: Trail, check: st
         )
 
 
+def is_authority(certificate: X509Leaf) -> bool:
+    """Does it say that it may issue certificates?"""
+    return _may_issue(certificate, below=0)
+
+
 def _may_issue(certificate: X509Leaf, *, below: int) -> bool:
     """Says CA, allows the intermediates below by pathLen, and allows signing certificates by keyUsage, if stated."""
     constraints = certificate.extension(BASIC_CONSTRAINTS)

@@ -23,7 +23,7 @@ from attestable_mcp.errors import (
     VerificationError,
 )
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
-from attestable_mcp.verify.chain import check_revocation, read_pool, walk
+from attestable_mcp.verify.chain import check_revocation, is_authority, read_pool, walk
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import HASHES, holds
 from attestable_mcp.verify.trail import Trail
@@ -273,8 +273,7 @@ def trust_key(
 
 def _refuse_stranger(pool: Sequence[X509Leaf], digest: str, trail: Trail) -> NoReturn:
     """Leaves that certify another key are a substitution; with no leaf at all the certificate is merely missing."""
-    issuers = {certificate.issuer for certificate in pool}
-    leaves = [certificate for certificate in pool if certificate.subject not in issuers]
+    leaves = [certificate for certificate in pool if not is_authority(certificate)]
     if not leaves:
         raise EndorsementUnavailable(
             f"tpm.ak.chain: no certificate for the attestation key {digest}",
