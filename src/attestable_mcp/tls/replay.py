@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from attestable_mcp.appraise.policy import Policy
@@ -32,6 +34,7 @@ from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.client import attest_server, origin_of
 from attestable_mcp.tls.judge import ProvenCertificate
+from attestable_mcp.tls.revocations import read_capped
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources
 from attestable_mcp.verify.anchors import HARDWARE, SIMULATED_ROOTS, TokenTrust, TrustAnchor, TrustAnchors
@@ -140,6 +143,13 @@ class Recorder:
         sources = tape.recording(resolve_sources(self.policy.trust))
         return Verifier(self.policy, sources=sources, anchors=anchors, watermarks=Watermarks())
 
+    def _files(self, verifier: Verifier) -> tuple[tuple[str, bytes], ...]:
+        """What the policy names beside itself, as it was read. Raises: ConfigurationError."""
+        found = [("platforms", verifier.platforms.data)] if verifier.platforms is not None else []
+        if path := _revocations(self.policy):
+            found.append(("revocations", read_capped(Path(path), "revocation list")))
+        return tuple(found)
+
     def _recording(
         self, source: str, subject: FileSubject | LiveSubject, result: AttestationResult, verifier: Verifier, tape: Tape
     ) -> Recording:
@@ -152,11 +162,16 @@ class Recorder:
             issuers=tuple(map(_issuer, verifier.anchors.tokens)),
             sources=tuple(source.name for source in verifier.sources),
             answers=tuple(tape.answers.values()),
-            files=(("platforms", verifier.platforms.data),) if verifier.platforms is not None else (),
+            files=self._files(verifier),
             provenance=self.provenance,
             result=json.dumps(result.to_json(), sort_keys=True).encode(),
         )
         return Recording(result=result, bundle=bundle)
+
+
+def _revocations(policy: Policy) -> str:
+    """The path of the deployment's revocation list that a policy names; empty for none."""
+    return (policy.deployment.revocations or "") if policy.deployment is not None else ""
 
 
 def _pinned(anchors: TrustAnchors) -> TrustAnchors:
@@ -248,8 +263,13 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
         ConfigurationError: the bundle's policy, or what yours names, cannot be read.
         MalformedEvidence: the bundle holds what no bundle can.
     """
+    with TemporaryDirectory(prefix="attestable-mcp-") as folder:
+        return _replay(bundle, at, policy, Path(folder))
+
+
+def _replay(bundle: Bundle, at: datetime, policy: Policy | None, folder: Path) -> AttestationResult:
     own = policy is None
-    chosen = _with_files(stored_policy(bundle.policy), bundle) if policy is None else policy
+    chosen = _with_files(stored_policy(bundle.policy), bundle, folder) if policy is None else policy
     anchors = _anchors(bundle) if own else resolve_anchors(chosen.trust)
     verifier = Verifier(
         chosen, sources=replaying(bundle.sources, bundle.answers), anchors=anchors, watermarks=Watermarks()
@@ -261,13 +281,17 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
     return replace(result, not_proven=(*result.not_proven, *_beliefs(bundle, own)))
 
 
-def _with_files(policy: Policy, bundle: Bundle) -> Policy:
-    """The bundle's policy with the platform list that it brings, in the place of a file that may be gone."""
-    rule, data = policy.rules.platforms, dict(bundle.files).get("platforms")
-    if rule is None or data is None:
-        return policy
-    listed = read_list(data, rule.key, "of the bundle")
-    return replace(policy, rules=replace(policy.rules, platforms=rule.holding(listed)))
+def _with_files(policy: Policy, bundle: Bundle, folder: Path) -> Policy:
+    """The bundle's policy with the lists that it brings, in the place of files that may be gone."""
+    brought, rule, deployment = dict(bundle.files), policy.rules.platforms, policy.deployment
+    if rule is not None and "platforms" in brought:
+        listed = read_list(brought["platforms"], rule.key, "of the bundle")
+        policy = replace(policy, rules=replace(policy.rules, platforms=rule.holding(listed)))
+    if deployment is not None and "revocations" in brought:
+        path = folder / "revocations.pem"
+        path.write_bytes(brought["revocations"])
+        policy = replace(policy, deployment=replace(deployment, revocations=str(path)))
+    return policy
 
 
 def _beliefs(bundle: Bundle, own_policy: bool) -> tuple[str, ...]:

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.bind.deployment import key_hash, sign_grant, sign_revocation, spki_of
 from attestable_mcp.bind.live import Answer, Challenge
 from attestable_mcp.errors import ConfigurationError, ConversationError, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.rats import AttestationResult, Outcome, Tee, Verdict
 from attestable_mcp.simulator.intel import well_known
+from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.replay import CHOSEN_NONCE, CHOSEN_POLICY, Recorder, Recording, replay
 from attestable_mcp.tls.server import Server
 from attestable_mcp.wire.bundle import Bundle, LiveSubject, StoredAnchor, StoredPolicy, read_bundle
+from attestable_mcp.wire.grant import GRANT_LABEL, REVOCATION_LABEL, Grant, Revocation, to_pem
 from attestable_mcp.wire.token import read_token
 
 MRENCLAVE = "01" * 32
@@ -268,3 +272,33 @@ def test_a_token_replays_without_its_issuers_keys(vectors: Path, tmp_path: Path)
     far = Policy.from_toml(text.replace("keys.json", "https://127.0.0.1:9/jwks"), "tokens.toml")
     with pytest.raises(EndorsementUnavailable):
         Recorder(policy=far, stored=StoredPolicy(name="t", toml=text), at=at).of_file("t", data)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_deployment_replays_with_the_list_that_was_held(tmp_path: Path, revoked: bool) -> None:
+    owner, at = Ed25519PrivateKey.generate(), datetime.now(UTC).replace(microsecond=0)
+    holder = DeploymentHolder(spki_of(owner), grant_file=tmp_path / "grant.pem", revocation_file=tmp_path / "none")
+    grant = Grant(
+        owner=spki_of(owner), name="prod", hosts=("127.0.0.1",), key=holder.key.spki_sha256, serial=7,
+        not_before=at - timedelta(minutes=1), not_after=at + timedelta(hours=1),
+    )  # fmt: skip
+    (tmp_path / "grant.pem").write_bytes(to_pem(GRANT_LABEL, sign_grant(owner, grant)))
+    taken = Revocation(owner=spki_of(owner), name="prod", number=1, issued_at=at, serials=(7,) if revoked else ())
+    held = tmp_path / "list.pem"
+    held.write_bytes(to_pem(REVOCATION_LABEL, sign_revocation(owner, taken)))
+    text = TOML.format(MRENCLAVE) + (
+        f'[deployment]\nowner = "{key_hash(spki_of(owner))}"\nname = "prod"\nrevocations = "{held}"\n'
+    )
+    stored = StoredPolicy(name="prod.toml", toml=text)
+
+    async def run() -> Recording:
+        async with Server(_app, SimulatedAttester(bytes.fromhex(MRENCLAVE)), deployment=holder) as server:
+            recorder = Recorder(policy=Policy.from_toml(text, "prod.toml"), stored=stored, at=datetime.now(UTC))
+            return await recorder.of_server(server.url)
+
+    recording = asyncio.run(run())
+    assert recording.result.verdict is (Verdict.REFUSED if revoked else Verdict.VERIFIED), recording.result.error
+    held.unlink()
+    result = replay(again(recording), recording.bundle.made_at)
+    assert (result.verdict, findings(result)) == (recording.result.verdict, findings(recording.result))
+    assert result.deployment == recording.result.deployment
