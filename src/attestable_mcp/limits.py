@@ -66,6 +66,8 @@ class Limits:
     """Messages that wait for one HTTP response to take them, and requests in flight at one stdio server process."""
     mcp_sessions: int = 128
     """Legacy sessions of a wrapped stdio server, each with a process of its own."""
+    mcp_owners: int = 16384
+    """Sessions whose owner a server remembers, so that no other client takes them over."""
     mcp_session_idle_seconds: float = 1800.0
     mcp_inputs: int = 64
     """What a server may ask of a host for one call at a time, where eras are translated."""

@@ -17,8 +17,9 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
-from attestable_mcp.mcp.witness import _Answers, _Replay
+from attestable_mcp.mcp.witness import Answers, Replay
 from attestable_mcp.rats import Caller
+from attestable_mcp.tls.challenge import PATH
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
@@ -47,11 +48,11 @@ class Access:
         self._policy = policy or ServerPolicy()
         self._clients = clients
         self._max_body = max_body
-        self._owners: Bounded[bytes, str] = Bounded(LIMITS.binding_keys)
+        self._owners: Bounded[bytes, str] = Bounded(LIMITS.mcp_owners)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(f"{PATH}/"):
             await self._app(scope, receive, send)
             return
         caller = self._caller(scope)
@@ -93,19 +94,19 @@ class Access:
 
     async def _stripped(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Without rules for tools: only what a client may not say of itself is taken out."""
-        replay = _Replay(receive)
+        replay = Replay(receive)
         body = await replay.read(self._max_body)
         if _OWN in body or b"\\u" in body:
             message = rpc.parse(body)
             if _strip(message):
-                replay = _Replay(_once(rpc.dump(message), receive))
+                replay = Replay(_once(rpc.dump(message), receive))
                 scope = _resized(scope, len(rpc.dump(message)))
         await self._app(scope, replay.receive, send)
 
     async def _guarded(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, caller: Caller | None) -> None:
         token = _bearer(scope)
         plain = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"]}
-        answers = _Answers(_Plain(send).send, _Filter(self._policy, caller, token), _nothing).send
+        answers = Answers(_Plain(send).send, _Filter(self._policy, caller, token), _nothing).send
         if scope["method"] != "POST":
             await self._app(plain, receive, answers)
             return
@@ -319,7 +320,7 @@ class Introduce:
         if not isinstance(caller, Caller) or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        replay = _Replay(receive)
+        replay = Replay(receive)
         message = rpc.parse(await replay.read(self._max_body))
         if not isinstance(message, dict) or not rpc.is_request(message) or not isinstance(rpc.params(message), dict):
             await self._app(scope, replay.receive, send)

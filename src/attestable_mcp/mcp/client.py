@@ -294,6 +294,7 @@ def fastmcp_client_factory(
     pins: LastWord | None = None,
     url: str | None = None,
     sources: Iterable[EndorsementSource] | None = None,
+    attester: Attester | ClientProver | None = None,
     danger_accept_simulated: bool = False,
 ) -> HttpClientFactory:
     """For FastMCP's client: `StreamableHttpTransport(url, httpx_client_factory=fastmcp_client_factory(policy))`.
@@ -303,7 +304,9 @@ def fastmcp_client_factory(
 
     Raises: ConfigurationError.
     """
-    gate = make_gate(policy, pins=pins, sources=sources, danger_accept_simulated=danger_accept_simulated)
+    gate = make_gate(
+        policy, pins=pins, sources=sources, attester=attester, danger_accept_simulated=danger_accept_simulated
+    )
     return HttpClientFactory(gate, url)
 
 

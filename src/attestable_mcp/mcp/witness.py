@@ -81,7 +81,7 @@ class Witness:
             await self._app(scope, receive, _Listen(send, self._changed).send)
 
     async def _post(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        replay = _Replay(receive)
+        replay = Replay(receive)
         message = rpc.parse(await replay.read(self._max_body))
         if not isinstance(message, dict) or not isinstance(message.get("method"), str) or "id" not in message:
             await self._app(scope, replay.receive, send)
@@ -89,7 +89,7 @@ class Witness:
         method, plain = message["method"], _uncompressed(scope)
         if method in BY_METHOD and self._catalogue is not None:
             look = _Listed(self._catalogue, BY_METHOD[method], message)
-            await self._app(plain, replay.receive, _Answers(send, look, self._changed).send)
+            await self._app(plain, replay.receive, Answers(send, look, self._changed).send)
         elif method in CALLS:
             await self._call(message, plain, replay.receive, send)
         else:
@@ -112,7 +112,7 @@ class Witness:
             await self._app(scope, receive, _Listen(send, self._changed).send)
         else:
             look = _Signed(self._ledger, self._catalogue, wanted, message)
-            await self._app(scope, receive, _Answers(send, look, self._changed).send)
+            await self._app(scope, receive, Answers(send, look, self._changed).send)
 
     async def _unexpected(self, message: rpc.Message) -> bytes | None:
         """A refusal where the client expects another digest of this tool or prompt than we know, after a fresh look."""
@@ -268,7 +268,7 @@ def _with_meta(message: rpc.Message, key: str, value: Any) -> rpc.Message:
     return {**message, "result": {**result, "_meta": {**kept, key: value}}}
 
 
-class _Replay:
+class Replay:
     """The request body read ahead of the application, then given to it as it was; what is over the cap streams on."""
 
     def __init__(self, receive: asgi.Receive) -> None:
@@ -311,7 +311,7 @@ class _Listen:
         await self._send(message)
 
 
-class _Answers:
+class Answers:
     """The sending side of one response whose answer is looked at: JSON is held until it is whole, events are not."""
 
     def __init__(self, send: asgi.Send, look: Look, changed: Any) -> None:

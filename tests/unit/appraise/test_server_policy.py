@@ -1,0 +1,120 @@
+"""A server's policy for clients: which are served, and who may list and call which tool."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.appraise.reattest import ReattestPolicy
+from attestable_mcp.appraise.server_policy import Allow, ServerPolicy, ToolRule
+from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.rats import Caller, Deployment, Verdict
+
+BILLING, OWNER, KEY = "02" * 32, "ab" * 32, "cd" * 32
+BASE = f"""clients = "required"
+again = "10m"
+[[policy.accept]]
+name = "billing"
+mrenclave = "{BILLING}"
+[deployment]
+owner = "{OWNER}"
+"""
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+HELD = Deployment(owner=OWNER, name="prod", hosts=("h",), key=KEY, serial=1, not_before=NOW, not_after=NOW)
+CALLER = Caller(
+    verdict=Verdict.VERIFIED, tee="sgx", release="billing", code={"mrenclave": BILLING}, claims={}, key="00",
+    transcript="00", simulated=True, deployment=HELD,
+)  # fmt: skip
+
+
+def rule(allow: str) -> ServerPolicy:
+    return ServerPolicy.from_toml(BASE + f'[[tool]]\nname = "pay"\nallow = [{allow}]\n', "c.toml")
+
+
+TOKEN = hashlib.sha256(b"word").hexdigest()
+HOLDS = {
+    '{ client = "billing" }': (CALLER, None),
+    f'{{ measurement = "{BILLING.upper()}" }}': (CALLER, None),
+    '{ deployment = "prod" }': (CALLER, None),
+    f'{{ deployment_key = "{KEY}" }}': (CALLER, None),
+    f'{{ token_sha256 = "{TOKEN}" }}': (None, "word"),
+    "{ attested = true }": (CALLER, None),
+    f'{{ client = "billing", token_sha256 = "{TOKEN}" }}': (CALLER, "word"),
+    f'{{ measurement = "ff" }}, {{ token_sha256 = "{TOKEN}" }}': (None, "word"),
+}
+
+
+@pytest.mark.parametrize("allow", HOLDS)
+def test_an_entry_holds_for_its_client_and_no_other(allow: str) -> None:
+    policy = rule(allow)
+    caller, token = HOLDS[allow]
+    assert policy.allows("pay", caller, token)
+    stranger = replace(CALLER, release="other", code={"mrenclave": "03" * 32}, deployment=None)
+    assert not policy.allows("pay", None, "other word")
+    assert policy.allows("pay", stranger, None) == (allow == "{ attested = true }")
+    assert policy.allows("look", None, None)  # no table names it
+
+
+@pytest.mark.parametrize("field", ["name", "key"])
+def test_another_deployment_is_another_client(field: str) -> None:
+    policy = rule(f'{{ deployment = "prod", deployment_key = "{KEY}" }}')
+    assert not policy.allows("pay", replace(CALLER, deployment=replace(HELD, **{field: "11" * 32})), None)
+
+
+def test_conditions_of_one_entry_hold_together() -> None:
+    policy = rule(f'{{ client = "billing", token_sha256 = "{TOKEN}" }}')
+    assert not policy.allows("pay", CALLER, None)
+    assert not policy.allows("pay", None, "word")
+
+
+def test_the_very_name_goes_before_patterns_and_patterns_by_their_order() -> None:
+    billing, token = Allow(client="billing"), Allow(token_sha256=TOKEN)
+    policy = replace(
+        rule("{ attested = true }"),
+        tools=(ToolRule(name="de*", allow=(token,)), ToolRule(name="d*", allow=(billing,)),
+               ToolRule(name="delete_all", allow=(billing,))),
+    )  # fmt: skip
+    assert policy.allows("delete_all", CALLER, None)
+    assert not policy.allows("delete_one", CALLER, None)
+    assert policy.allows("drop", CALLER, None)
+    assert not policy.allows("Drop", None, "word") or policy.rule("Drop") is None  # names are told apart by case
+
+
+FAULTY = {
+    'clients = "sometimes"\n': "wanted one of",
+    "again = 3\n": "clients is missing",
+    'clients = "required"\n': "nothing says which clients",
+    'clients = "none"\n[[tool]]\nname = "x"\nallow = [{ attested = true }]\n': "nobody proves",
+    BASE + '[[tool]]\nname = "x"\n': "allow is missing",
+    BASE + '[[tool]]\nallow = [{ attested = true }]\n': "name is missing",
+    BASE + '[[tool]]\nname = "x"\nallow = [{ attested = false }]\n': "at least one condition",
+    BASE + '[[tool]]\nname = "x"\nallow = [{ client = "reports" }]\n': "no [[policy.accept]] table",
+    BASE + '[[tool]]\nname = "x"\nallow = [{ token_sha256 = "abc" }]\n': "64 hex digits",
+    BASE + '[[tool]]\nname = "x"\nallow = [{ mesurement = "ff" }]\n': "unknown key",
+    BASE + '[[tool]]\nname = "x"\nallow = [{ attested = true }]\n' * 2: "has a table already",
+    BASE.replace("[deployment]", "[ignored]"): "unknown key",
+    BASE.partition("[deployment]")[0] + '[[tool]]\nname = "x"\nallow = [{ deployment = "prod" }]\n': "under an owner",
+    BASE + '[trust]\nfreshness = "certificate"\n': "freshness",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FAULTY, ids=list(FAULTY.values()))
+def test_a_policy_that_cannot_mean_anything_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ServerPolicy.from_toml(text, "c.toml")
+    assert FAULTY[text] in caught.value.message
+    assert "c.toml" in caught.value.message
+
+
+def test_reattest_is_read() -> None:
+    text = f'[policy]\nmrenclave = "{BILLING}"\n[reattest]\n'
+    read = Policy.from_toml(text + 'every = "2m"\ndestructive = false\nbefore = "pay"\n').reattest
+    assert read == ReattestPolicy(every=120.0, destructive=False, before=("pay",))
+    assert Policy.from_toml(text + 'every = "never"\n').reattest == ReattestPolicy(every=None)
+    for fault in ('every = "often"', "every = 0", "before = []", "destructive = 1", "each = 3"):
+        with pytest.raises(ConfigurationError, match="line 4"):
+            Policy.from_toml(text + fault, "p.toml")
