@@ -132,3 +132,22 @@ async def test_simulated_evidence_needs_its_flag_under_pins_too(tmp_path: Path) 
 async def test_neither_policy_nor_pins_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match="policy"):
         attested_client("https://mcp.example:8443/mcp")
+
+
+async def test_the_entry_that_install_writes_starts_a_bridge_that_answers(tmp_path: Path) -> None:
+    """What a host does: read its own file, start the command, speak MCP; nothing of ours stands between."""
+    file = tmp_path / "mcp.json"
+    async with serving() as server:
+        install = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "attestable_mcp", "install", "cursor", "demo", server.url, "--file", str(file),
+            "--danger-accept-simulated", stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, told = await install.communicate()
+        assert install.returncode == 0, told
+        entry = json.loads(file.read_text())["mcpServers"]["demo"]
+        process = await asyncio.create_subprocess_exec(
+            entry["command"], *entry["args"], cwd="/", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert (await ask(process, OPEN))["result"]["serverInfo"]["name"] == "demo"
+        await process.communicate(b"")
+    assert process.returncode == 0
