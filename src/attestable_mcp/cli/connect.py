@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from attestable_mcp.attest.base import Attester
+    from attestable_mcp.mcp.bridge import BridgeOptions
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.tls.admission import AttestedPeer, Gate
 
@@ -39,11 +40,16 @@ def configure(parser: Parser) -> None:
     add_trust(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
     add_health(parser)
+    parser.add_argument("--stall", metavar="SECONDS", type=_stall, default=4.5, help=text.HELP_STALL)
     add_listen(parser)
     add_headers(parser)
     add_oauth(parser)
     add_logs(parser)
     parser.add_argument("--attester", metavar="NAME", help=text_owner.HELP_ATTESTER)
+
+
+def _stall(value: str) -> float:
+    return 0.0 if value == "0" else seconds(value)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
@@ -60,6 +66,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
 
 async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal, log: Log) -> int:
     from attestable_mcp.cli.serve import signals
+    from attestable_mcp.mcp.bridge import BridgeOptions
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.mcp.client import make_gate
     from attestable_mcp.mcp.outbound import Outbound
@@ -90,7 +97,8 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
             if arguments.listen is not None:
                 await listen(url, transport, gate, arguments, terminal, say=talk.warn, met=talk.met, asked=asked)
             else:
-                await _on_stdio(url, transport, gate, arguments.timeout, talk, notice, asked)
+                options = BridgeOptions(silence_seconds=arguments.timeout, stall_seconds=arguments.stall)
+                await _on_stdio(url, transport, gate, options, talk, notice, asked)
     return 0
 
 
@@ -106,14 +114,14 @@ async def _on_stdio(
     url: str,
     transport: httpx2.AsyncBaseTransport,
     gate: Gate,
-    silence: float,
+    options: BridgeOptions,
     talk: Talk,
     notice: Notice,
     asked: anyio.Event,
 ) -> None:
     import httpx2
 
-    from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
+    from attestable_mcp.mcp.bridge import Bridge
     from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
     from attestable_mcp.mcp.tracing import host_trace
 
@@ -134,7 +142,7 @@ async def _on_stdio(
             await anyio.sleep(_LEAVE_SECONDS)
             tasks.cancel_scope.cancel()
 
-        bridge = Bridge(url, http, write=write, say=talk.warn, options=BridgeOptions(silence_seconds=silence))
+        bridge = Bridge(url, http, write=write, say=talk.warn, options=options)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(until, asked)
             tasks.start_soon(until, sink.lost)

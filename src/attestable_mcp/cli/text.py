@@ -81,6 +81,7 @@ HELP_ARGUMENTS = "name=value, where a value that parses as JSON is JSON, else a 
 HELP_ARGS_JSON = "the whole argument object as JSON, in place of name=value"
 HELP_TIMEOUT = "seconds before a connection or an answer counts as stalled (default: %(default)s)"
 HELP_SILENCE = "seconds that an answer may be silent (default: %(default)s)"
+HELP_STALL = "end calls when the server shows no sign of life for so long; 0: never (default: %(default)s)"
 HELP_OUTPUT = "write the policy to this file, else to stdout"
 HELP_FORCE = "overwrite the file"
 HELP_TARGET = "module:object (an SDK server, FastMCP server or ASGI app), or the http URL of a local server"

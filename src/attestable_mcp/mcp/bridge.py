@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -24,12 +24,14 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import bridge_headers, rpc
 from attestable_mcp.mcp.bridge_era import OtherEra, Probe, other_era, unclear_status
 from attestable_mcp.mcp.bridge_failure import Failure, failure_of, plain
+from attestable_mcp.mcp.bridge_pulse import Pulse
 from attestable_mcp.mcp.bridge_session import Session
 from attestable_mcp.mcp.bridge_sse import EventReader
 from attestable_mcp.mcp.translate import Step, ToServer, Translator
 
 _log = logging.getLogger(__name__)
 _HEADER_MISMATCH = -32020
+_LISTEN = "subscriptions/listen"
 _TRIES = 5
 """Reconnections in a row to a response stream that gives nothing new."""
 _NOTICE_SECONDS = 10.0
@@ -44,6 +46,8 @@ class BridgeOptions:
     waiting: int = LIMITS.mcp_waiting
     silence_seconds: float = 300.0
     """How long an answer may be silent; event streams that the server keeps open have no such limit."""
+    stall_seconds: float = 4.5
+    """How long a call waits without any sign of life of the server (mcp.bridge_pulse); 0 for ever."""
     drain_seconds: float = 3.5
     """How long answers are waited for when the host has closed its side."""
 
@@ -95,11 +99,13 @@ class Bridge:
         self._translator: Translator | None = None
         self._era_known = False
         self._finding_era = anyio.Lock()
+        self._pulse = Pulse(url, http, seconds=self._options.stall_seconds)
 
     async def run(self, lines: AsyncIterator[bytes | None]) -> None:
         """Until the host closes its side; then answers are waited for, and the session is ended."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            tasks.start_soon(self._pulse.watch, self._waiting, self._stalled)
             try:
                 async for line in lines:
                     await self._take(line)
@@ -251,7 +257,7 @@ class Bridge:
 
         Raises: _SessionGone; what the HTTP client raises.
         """
-        read = None if call.method == "subscriptions/listen" else self._options.silence_seconds
+        read = None if call.method == _LISTEN else self._options.silence_seconds
         async with self._stream("POST", headers, body=call.body, read=read) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if session is not None and session.id is not None and response.status_code == 404:
@@ -267,16 +273,25 @@ class Bridge:
                 await self._no_response(call, response)
         return True
 
-    def _stream(
+    @asynccontextmanager
+    async def _stream(
         self, method: str, headers: dict[str, str], *, body: bytes | None = None, read: float | None = None
-    ) -> AbstractAsyncContextManager[httpx2.Response]:
+    ) -> AsyncIterator[httpx2.Response]:
         timeout = httpx2.Timeout(30.0, read=read, pool=None)
-        return self._http.stream(method, self._url, content=body, headers=headers, timeout=timeout)
+        self._pulse.begin()
+        async with self._http.stream(method, self._url, content=body, headers=headers, timeout=timeout) as response:
+            self._pulse.heard()
+            yield response
+
+    async def _chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        async for chunk in response.aiter_bytes():
+            self._pulse.heard()
+            yield chunk
 
     async def _body(self, response: httpx2.Response) -> bytes:
         """A whole body. Raises: ConversationError (`flooded`)."""
         found = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in self._chunks(response):
             found += chunk
             if len(found) > self._options.max_message:
                 cap = self._options.max_message
@@ -336,7 +351,7 @@ class Bridge:
     async def _read(self, reader: EventReader, response: httpx2.Response, call: _Call | None) -> bool:
         """Pass on what a stream holds. True when it held the answer to the call; a broken stream is an ended one."""
         try:
-            async for chunk in response.aiter_bytes():
+            async for chunk in self._chunks(response):
                 for event in reader.feed(chunk):
                     message = rpc.parse(event.data)
                     if rpc.fault(message) is None:
@@ -422,7 +437,7 @@ class Bridge:
                 yield answer
             return
         reader = EventReader(self._options.max_message)
-        async for chunk in response.aiter_bytes():
+        async for chunk in self._chunks(response):
             for event in reader.feed(chunk):
                 answer = rpc.parse(event.data)
                 if isinstance(answer, dict) and rpc.fault(answer) is None:
@@ -503,11 +518,12 @@ class Bridge:
                     headers = session.headers()
                     if reader.last_id:
                         headers[bridge_headers.LAST_EVENT] = reader.last_id
-                    async with self._stream("GET", headers) as response:
-                        if response.status_code != 200:
-                            break
-                        failures = 0
-                        await self._read(reader, response, None)
+                    with session.interruptible():
+                        async with self._stream("GET", headers) as response:
+                            if response.status_code != 200:
+                                break
+                            failures = 0
+                            await self._read(reader, response, None)
                 except Exception as error:  # noqa: BLE001 a lost stream of notices ends no bridge
                     failures += 1
                     if failures == 1:
@@ -517,6 +533,25 @@ class Bridge:
                 reader = again
                 await anyio.sleep(max(reader.retry_seconds or 1.0, min(2.0**failures, 30.0) if failures else 0.1))
         session.listening = False
+
+    # --- a server that shows no sign of life ------------------------------------------------------------------------
+
+    def _waiting(self) -> bool:
+        """Does any call wait for its answer? A subscription has none to wait for."""
+        return any(call.method != _LISTEN for call in self._pending.values())
+
+    async def _stalled(self) -> None:
+        """End every call, and the standing stream, which is opened again."""
+        hint = (
+            "whether the request took effect is unknown; the next request opens a new connection; "
+            "a server that computes without answering the network needs a longer --stall"
+        )
+        seconds = self._options.stall_seconds
+        text = f"the server has shown no sign of life for {seconds:g} s"
+        for call in list(self._pending.values()):
+            await self._fail(call, plain(text, self._url, code="stalled", hint=hint))
+            call.scope.cancel()
+        self._session.interrupt()
 
     # --- a server of the other era ---------------------------------------------------------------------------------
 
@@ -573,7 +608,7 @@ class Bridge:
     async def _drain(self) -> None:
         """Wait for answers; subscriptions have none to wait for."""
         for call in list(self._pending.values()):
-            if call.method == "subscriptions/listen":
+            if call.method == _LISTEN:
                 self._forget(call.id)
         self._settle()
         with anyio.move_on_after(self._options.drain_seconds):

@@ -17,6 +17,7 @@ class Session:
         self.version: str | None = None
         self.listening = False
         self.scope = anyio.CancelScope()
+        self._stream = anyio.CancelScope()
         self.lock = anyio.Lock()
 
     def open(self, session_id: str | None, result: rpc.Message) -> None:
@@ -28,6 +29,15 @@ class Session:
     def headers(self) -> dict[str, str]:
         """The headers of a message in this session."""
         return bridge_headers.legacy(self.id, self.version)
+
+    def interruptible(self) -> anyio.CancelScope:
+        """A scope for its GET stream, which `interrupt` ends."""
+        self._stream = anyio.CancelScope()
+        return self._stream
+
+    def interrupt(self) -> None:
+        """End its GET stream, so that it is opened anew."""
+        self._stream.cancel()
 
     def close(self) -> None:
         """End its GET stream."""

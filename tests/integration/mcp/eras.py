@@ -205,7 +205,9 @@ def only(era: str, app: Any, refuse: Refuse) -> Any:
 
 
 @asynccontextmanager
-async def bridge_to(url: str, said: list[str] | None = None, tap: list[Any] | None = None) -> AsyncIterator[Any]:
+async def bridge_to(
+    url: str, said: list[str] | None = None, tap: list[Any] | None = None, stall: float = 4.5
+) -> AsyncIterator[Any]:
     """A transport for the SDK's client: the bridge in this process, to a plain server."""
     to_client, client_reads = anyio.create_memory_object_stream[SessionMessage | Exception](64)
     client_writes, from_client = anyio.create_memory_object_stream[SessionMessage](64)
@@ -221,7 +223,9 @@ async def bridge_to(url: str, said: list[str] | None = None, tap: list[Any] | No
 
     log = said if said is not None else []
     async with httpx2.AsyncClient() as http, anyio.create_task_group() as tasks:
-        bridge = Bridge(url, http, write=write, say=log.append, options=BridgeOptions(drain_seconds=0.5))
+        bridge = Bridge(
+            url, http, write=write, say=log.append, options=BridgeOptions(drain_seconds=0.5, stall_seconds=stall)
+        )
         tasks.start_soon(bridge.run, lines())
         try:
             yield client_reads, client_writes

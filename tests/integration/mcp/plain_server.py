@@ -64,6 +64,9 @@ def call(request: dict) -> None:
             WAITING[key].wait(20)
             note(f"cancelled {key}")
             return
+        case "sleep":
+            time.sleep(float(arguments["seconds"]))
+            text = "slept"
         case "ask":
             WAITING["ask"] = threading.Event()
             say({"id": "ask", "method": "roots/list"})
@@ -118,7 +121,7 @@ def handle(message: dict) -> None:
         schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
         tools = [{"name": "routed", "inputSchema": schema}] + [
             {"name": name, "inputSchema": {"type": "object"}}
-            for name in ("echo", "pid", "crash", "progress", "hang", "ask", "flood")
+            for name in ("echo", "pid", "crash", "progress", "hang", "sleep", "ask", "flood")
         ]
         say({"id": key, "result": {"tools": tools, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}})
     elif method == "tools/call":

@@ -52,7 +52,7 @@ def text_of(result: Any) -> str:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_passes_and_comes_back(era: str, wrapped: Any, plain_command: Any) -> None:
     async with wrapped(plain_command()) as (_, url), Client(url, mode=era) as client:
-        assert len((await client.list_tools()).tools) == 8
+        assert len((await client.list_tools()).tools) == 9
         answer = await client.call_tool("echo", {"größe": "ü\u2028 \\ud83d", "n": 2**60})
         assert json.loads(text_of(answer)) == {"größe": "ü\u2028 \\ud83d", "n": 2**60}
 
