@@ -95,7 +95,7 @@ class TrustAnchors:
     @property
     def all(self) -> tuple[TrustAnchor, ...]:
         """Every anchor of every hardware vendor."""
-        return self.intel + self.amd + self.aws + self.tpm
+        return tuple(anchor for vendor in HARDWARE for anchor in getattr(self, vendor))
 
 
 def _simulated(name: str, spki_sha256: str) -> TrustAnchor:
