@@ -172,8 +172,11 @@ def _word(dest: str, value: object) -> str:
     """A value as a host's entry has it: paths are absolute, whatever folder the host starts in."""
     if dest == "anchor":
         return _anchor(str(value))
-    if isinstance(value, tuple):
-        return "=".join(map(str, value))
+    match value:
+        case (str() as host, int() as port):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case (str() as name, str() as variable):
+            return f"{name}={variable}"
     return str(value.absolute()) if isinstance(value, Path) else str(value)
 
 

@@ -376,6 +376,34 @@ def test_each_option_of_connect_goes_into_the_entry_or_is_refused_by_name(cli: C
     assert list(home.iterdir()) == []
 
 
+def test_the_words_in_an_entry_mean_what_the_words_given_meant(cli: Callable[..., Any], home: Path) -> None:
+    """Each option of `connect` with some value: parsed, written into an entry, parsed again as the command of a host."""
+    from attestable_mcp.cli import install
+    from attestable_mcp.cli.main import build, load
+
+    (home / "p.toml").write_text(f'[policy]\nmrenclave = "{"ab" * 32}"\n')
+    parser = build("connect", load("connect"))
+    by_metavar = {"HOST:PORT": "[::1]:8080", "SECONDS": "9", "PORT": "4711", "NAME=VAR": "A=B", "STATUS": "OutOfDate"}
+    tried = 0
+    for action in parser._actions:
+        flag = next((word for word in action.option_strings if word.startswith("--")), None)
+        if flag in (None, "--help", "--json", "--debug") or action.dest in install._NOT_IN_AN_ENTRY:
+            continue
+        value = [by_metavar.get(str(action.metavar), "p.toml")] if action.nargs != 0 else []
+        value = [str(list(action.choices)[-1])] if action.choices else value
+        value = ["Milan"] if flag == "--accept-product" else value
+        words = cli("install", "generic", "x", URL, flag, *value).json_of()["mcpServers"]["x"]["args"]
+        wanted, seen = parser.parse([URL, flag, *value]), parser.parse(words[words.index("connect") + 1 :])
+        given, written = getattr(wanted, action.dest), getattr(seen, action.dest)
+        if isinstance(given, Path):
+            given = given.absolute()
+        elif isinstance(given, list) and isinstance(given[0], Path):
+            given = [path.absolute() for path in given]
+        assert written == given, flag
+        tried += 1
+    assert tried >= 15
+
+
 def test_a_policy_that_cannot_be_read_is_found_out_before_anything_is_written(
     cli: Callable[..., Any], home: Path
 ) -> None:
