@@ -377,7 +377,7 @@ def test_each_option_of_connect_goes_into_the_entry_or_is_refused_by_name(cli: C
 
 
 def test_the_words_in_an_entry_mean_what_the_words_given_meant(cli: Callable[..., Any], home: Path) -> None:
-    """Each option of `connect` with some value: parsed, written into an entry, parsed again as the command of a host."""
+    """Each option of `connect`: parsed, written into an entry, and parsed again as a host would start it."""
     from attestable_mcp.cli import install
     from attestable_mcp.cli.main import build, load
 
