@@ -11,6 +11,7 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_tcb
 from attestable_mcp.cli.command import Arguments
 from attestable_mcp.cli.tcb_report import WHEN, Change, Column, Report, objections
+from attestable_mcp.endorse.base import serves
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.endorse.pcs import INTEL_PCS, PcsSource
 from attestable_mcp.errors import AttestationError, EndorsementUnavailable
@@ -83,7 +84,7 @@ def _standard(evidence: Evidence, stapled: Endorsements, policy: Policy, notes: 
     """What the policy's sources give; only where they give nothing, what the server staples."""
 
     query, troubles = table.query(evidence), []
-    for source in resolve_sources(policy.trust):
+    for source in (source for source in resolve_sources(policy.trust) if serves(source, query)):
         try:
             return source.fetch(query, deadline_seconds=LIMITS.endorsement_seconds)
         except EndorsementUnavailable as error:

@@ -121,7 +121,7 @@ class Report:
 
 def _row(terminal: Terminal, name: str, values: list[Any]) -> str:
     shown = "  ".join(f"{printable('' if value is None else value):<26}" for value in values)
-    return f"  {terminal.paint('dim', f'{name:<18}')} {shown}".rstrip()
+    return f"  {terminal.paint('dim', f'{name:<22}')} {shown}".rstrip()
 
 
 def _details(terminal: Terminal, title: str, column: Column) -> Iterator[str]:

@@ -90,6 +90,25 @@ def test_the_policy_decides_what_is_accepted(cli: Any, quote: str, collateral: C
     assert cli("tcb", quote, *common("--endorsements", outdated, "--accept-status", "OutOfDate")).code == 0
 
 
+def test_the_end_of_a_grace_is_among_the_dates(
+    cli: Any, quote: str, tmp_path: Path, collateral: Callable[..., str]
+) -> None:
+    rules = tmp_path / "p.toml"
+    rules.write_text(
+        f'[policy]\nmrenclave = "{"00" * 32}"\n[[policy.grace]]\nstatus = "OutOfDate"\nuntil = 2026-06-11\n'
+    )
+    outdated = collateral("old", Collateral(tcb_info=EARLY))
+    ended = cli("tcb", quote, "--policy", str(rules), *common("--endorsements", outdated, "--json"))
+    assert ended.code == 0
+    first = ended.json()["changes"][0]
+    assert (first["at"], first["days"]) == ("2026-06-11T00:00:00Z", 9)
+    assert "the grace for OutOfDate ends" in first["what"]
+    late = cli("tcb", quote, "--policy", str(rules), "--danger-accept-simulated", "--endorsements", outdated,
+               "--at", "2026-06-12T00:00:00Z", "--json")  # fmt: skip
+    assert late.code == 2
+    assert "OutOfDate until 2026-06-11" in late.json()["now"]["objections"][0]
+
+
 def test_below_every_level_is_said_with_what_is_missing(cli: Any, quote: str, collateral: Callable[..., str]) -> None:
     path = collateral("below", Collateral(tcb_info=TcbInfo(below_all_levels=True)))
     ended = cli("tcb", quote, *common("--endorsements", path, "--json"))
