@@ -197,3 +197,75 @@ async def test_an_id_in_flight_is_not_taken_twice() -> None:
     line = json.dumps(ask("a")).encode()
     out, _ = await talk(handler, line, line)
     assert sorted("error" in message for message in out) == [False, True]
+
+
+def refused(request: httpx2.Request, code: int, status: int = 400, **data: Any) -> httpx2.Response:
+    error = {"code": code, "message": "no"} | ({"data": data} if data else {})
+    body = {"jsonrpc": "2.0", "id": json.loads(request.content).get("id"), "error": error}
+    return httpx2.Response(status, json=body)
+
+
+async def test_a_translated_call_has_the_headers_that_its_tool_mirrors() -> None:
+    """A handshake host knows nothing of headers; the server of the other era insists on them."""
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+    discovered = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        method = json.loads(request.content)["method"]
+        if request.headers.get("mcp-protocol-version") != "2026-07-28":
+            return refused(request, -32022, supported=["2026-07-28"])
+        if request.headers["mcp-method"] != method:
+            return refused(request, -32020)
+        if method == "server/discover":
+            return ok(request, discovered)
+        if method == "tools/list":
+            return ok(request, {"resultType": "complete", "tools": [{"name": "t", "inputSchema": schema}]})
+        if "mcp-param-region" not in request.headers or request.headers["mcp-name"] != "t":
+            return refused(request, -32020)
+        return ok(request, {"resultType": "complete", "content": [], "region": request.headers["mcp-param-region"]})
+
+    opening = ask(0, "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "h"})
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    out, said = await talk(handler, opening, ready, ask(1, name="t", arguments={"region": "eu"}))
+    assert out[0]["result"]["protocolVersion"] == "2025-11-25"
+    assert out[1] == {"jsonrpc": "2.0", "id": 1, "result": {"content": [], "region": "eu"}}
+    assert [json.loads(request.content)["method"] for request in seen] == [
+        "initialize", "server/discover", "tools/call", "tools/list", "tools/call",
+    ]  # fmt: skip
+    assert len(said) == 1
+
+
+async def test_a_session_that_is_forgotten_under_a_translated_host_is_opened_again() -> None:
+    log: list[tuple[str, str | None]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        message = json.loads(request.content) if request.content else {}
+        session = request.headers.get("mcp-session-id")
+        log.append((message.get("method", request.method), session))
+        if request.method != "POST":
+            return httpx2.Response(405)
+        if message["method"] == "initialize":
+            opened = sum(method == "initialize" for method, _ in log)
+            assert message["params"]["clientInfo"] == {"name": "h", "version": "1"}
+            result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}}}
+            return ok(request, result, **{"mcp-session-id": f"s{opened}"})
+        if session is None:
+            return refused(request, -32600)
+        if session == "s1" and message.get("params", {}).get("name") == "late":
+            return refused(request, -32600, 404)
+        return ok(request, {"content": []}) if "id" in message else httpx2.Response(202)
+
+    meta = {
+        **META,
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "h", "version": "1"},
+        "io.modelcontextprotocol/logLevel": "info",
+    }
+    out, said = await talk(handler, ask(1, name="early", _meta=meta), ask(2, name="late", _meta=meta))
+    assert [message["result"]["resultType"] for message in out] == ["complete", "complete"]
+    assert ("notifications/initialized", "s2") in log
+    assert ("logging/setLevel", "s2") in log
+    assert log[-1] == ("DELETE", "s2")
+    assert len(said) == 2
