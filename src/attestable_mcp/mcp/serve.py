@@ -27,7 +27,7 @@ from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.bind.receipt import Ledger
 from attestable_mcp.endorse.files import FileSource
-from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.errors import ConfigurationError, EvidenceError
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.access import Access, Introduce
 from attestable_mcp.mcp.apps import running_app
@@ -40,10 +40,12 @@ from attestable_mcp.mcp.signed import SignedManifest, read_file
 from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
 from attestable_mcp.mcp.witness import Witness
+from attestable_mcp.rats import Endorsements
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME
 from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.server import DRAIN_SECONDS, MAX_BODY, Server
+from attestable_mcp.wire.x509 import read_certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +346,8 @@ class RunningServer:
 
     def _attester(self) -> Attester:
         attester = self._chosen()
-        return attester if self._options.staple is None else Stapling(attester, self._options.staple.everything)
+        source = self._options.staple
+        return attester if source is None else Stapling(attester, lambda: _stapled(source))
 
     def _chosen(self) -> Attester:
         if not isinstance(self._options.attester, str):
@@ -360,6 +363,20 @@ class RunningServer:
                 return measure_target(list(command.argv), configuration=configuration)
             case _:
                 return measure_target(self._given, configuration=configuration)
+
+
+def _stapled(source: FileSource) -> Endorsements:
+    """Everything in the source. Raises: ConfigurationError, also where clients would pass a certificate over."""
+    found = source.everything()
+    for raw in found.certificates:
+        try:
+            read_certificate(raw)
+        except EvidenceError as error:
+            raise ConfigurationError(
+                f"staple {source.name}: a certificate that no client here reads: {error.message}",
+                hint="openssl x509 writes version 1 unless it gets extensions: add -extfile with basicConstraints",
+            ) from error
+    return found
 
 
 def _certificate_hosts(options: _Options) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -26,7 +27,9 @@ from attestable_mcp import AppraisalRefused, AttestationError, Policy, Verdict, 
 from attestable_mcp.appraise.write import policy_toml
 from attestable_mcp.attest.simulated import PLAYERS
 from attestable_mcp.attest.tpm import TpmAttester
+from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Tee
+from attestable_mcp.simulator.tpm import well_known as simulated_tpm
 from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.replay import Recorder, replay
 from attestable_mcp.wire import ratls
@@ -222,6 +225,18 @@ async def test_the_command_line_from_doctor_to_call_with_a_real_tpm(
         extend(where, 4, b"another loader")
         code, found = await run("verify", url, "--policy", "p.toml")
         assert (code, found["error"]["code"]) == (2, "measurement_mismatch")
+
+
+async def test_a_staple_that_clients_would_pass_over_stops_the_server(tmp_path: Path) -> None:
+    """What openssl writes by default is a certificate of version 1: better said here than missed at every client."""
+    leaf = x509.load_pem_x509_certificate(certified(simulated_tpm().ak)[1]).public_bytes(Encoding.DER)
+    damaged = base64.encodebytes(leaf.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x00", 1))
+    pem = b"-----BEGIN CERTIFICATE-----\n" + damaged + b"-----END CERTIFICATE-----\n"
+    (tmp_path / "v1.pem").write_bytes(pem)
+    with pytest.raises(ConfigurationError, match="a certificate that no client here reads") as caught:
+        async with serve(sums(), attester="simulated:tpm", measured=MEASURED, staple=tmp_path / "v1.pem"):
+            pytest.fail("a server was started that no client can verify")
+    assert "-extfile" in caught.value.hint
 
 
 async def test_the_certificate_carries_quote_and_staple(swtpm: Start, tmp_path: Path) -> None:
