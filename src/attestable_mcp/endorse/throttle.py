@@ -7,9 +7,11 @@ counts by address. Damage to it costs politeness, not safety: it is made anew.
 from __future__ import annotations
 
 import logging
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from attestable_mcp.endorse.state import exclusive
@@ -54,6 +56,25 @@ class Turn:
         self._throttle.sleep(wait)
 
 
+class _Marks:
+    """When the next request of each lane may go: in the file of `connection`, or in `own` without one."""
+
+    def __init__(self, own: dict[str, float], connection: sqlite3.Connection | None) -> None:
+        self._own = own
+        self._connection = connection
+
+    def get(self, lane: str) -> float:
+        if self._connection is None:
+            return self._own.get(lane, 0.0)
+        row = self._connection.execute("SELECT not_before FROM turn WHERE lane = ?", (lane,)).fetchone()
+        return float(row[0]) if row else 0.0
+
+    def set(self, lane: str, not_before: float) -> None:
+        self._own[lane] = not_before
+        if self._connection is not None:
+            self._connection.execute("INSERT OR REPLACE INTO turn VALUES (?, ?)", (lane, not_before))
+
+
 class Throttle:
     """The queue before one service. `name` is the service in words; `path` the file that processes share.
 
@@ -74,6 +95,8 @@ class Throttle:
         self.now = now
         self.monotonic = monotonic
         self.sleep = sleep
+        self._own: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def turn(self, lane: str, seconds: float) -> Iterator[Turn]:
@@ -86,20 +109,36 @@ class Throttle:
         """
         deadline = self.monotonic() + seconds
         self.announce(f"{self.name}: another process is asking; waiting", WORTH_SAYING if self._held() else 0)
-        try:
-            with exclusive(self.path, _SCHEMA, seconds=max(0.0, seconds)) as connection:
-                row = connection.execute("SELECT not_before FROM turn WHERE lane = ?", (lane,)).fetchone()
-                turn = Turn(float(row[0]) if row else 0.0, deadline, self)
-                trouble = None
-                try:
-                    yield turn
-                except EndorsementUnavailable as error:
-                    trouble = error  # what the service asked of us is to be remembered on this path too
-                connection.execute("INSERT OR REPLACE INTO turn VALUES (?, ?)", (lane, turn.not_before))
-        except TimeoutError as error:
-            raise EndorsementUnavailable(
-                f"{self.name}: other processes asked it for all of {seconds:.0f} seconds", hint="Try again."
-            ) from error
+        with self._marks(seconds) as marks:
+            turn = Turn(marks.get(lane), deadline, self)
+            try:
+                yield turn
+            finally:  # what the service asked of us is to be remembered on every path
+                marks.set(lane, turn.not_before)
+
+    @contextmanager
+    def _marks(self, seconds: float) -> Iterator[_Marks]:
+        """The marks, alone: those of the file, or this process's own where the disk refuses."""
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(exclusive(self.path, _SCHEMA, seconds=max(0.0, seconds)))
+            except TimeoutError as error:
+                raise EndorsementUnavailable(
+                    f"{self.name}: other processes asked it for all of {seconds:.0f} seconds", hint="Try again."
+                ) from error
+            except ConfigurationError:
+                connection = None
+            if connection is None:
+                stack.enter_context(self._lock)
+                yield _Marks(self._own, None)
+                return
+            trouble: BaseException | None = None
+            try:
+                yield _Marks(self._own, connection)
+            except BaseException as error:  # noqa: BLE001 - raised again once the marks are written
+                trouble = error
+            with suppress(ConfigurationError, TimeoutError):
+                stack.close()
         if trouble is not None:
             raise trouble
 
@@ -116,5 +155,6 @@ class Throttle:
         except TimeoutError:
             return True
         except ConfigurationError:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
         return False

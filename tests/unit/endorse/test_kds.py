@@ -305,6 +305,17 @@ def test_a_spoilt_mark_never_blocks(stocked: Any, tmp_path: Path, spoil: Callabl
         assert check.execute("SELECT count(*) FROM turn").fetchone()[0] >= 1
 
 
+def test_a_disk_that_refuses_costs_the_sharing_and_nothing_else(stocked: Any, tmp_path: Path) -> None:
+    """A read-only container has no place for a cache or a queue; within the process the ration holds all the same."""
+    (tmp_path / "file").write_text("no folder")
+    source = stocked.source(tmp_path / "file")
+    assert source.fetch(query(), deadline_seconds=60).certificates[0] == VEK
+    stocked.veks["Genoa", "ab" * 64, GENOA[2]] = VEK
+    source.fetch(query(chip_id="ab" * 64), deadline_seconds=60)
+    assert 429 not in stocked.statuses
+    assert sum(stocked.clock.slept) == pytest.approx(10, abs=0.1)
+
+
 def test_the_default_is_amds_own_service(tmp_path: Path) -> None:
     assert KdsSource(cache_dir=tmp_path).base_url == AMD_KDS
     with pytest.raises(ConfigurationError, match="key service"):
