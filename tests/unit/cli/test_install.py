@@ -106,13 +106,16 @@ def plain(text: str) -> Any:
     return json.loads("".join(parts)) if "".join(parts).strip() else {}
 
 
-@pytest.mark.parametrize("host", JSON_HOSTS)
-@pytest.mark.parametrize("before", FILES.values(), ids=FILES)
+COMMON = ("no file", "two spaces")
+HOST_FILES = [(host, name) for host in JSON_HOSTS for name in FILES if host == "vscode" or name in COMMON]
+
+
+@pytest.mark.parametrize(("host", "name"), HOST_FILES)
 def test_a_json_host_gets_its_entry_keeps_the_rest_and_gets_its_bytes_back(
-    cli: Callable[..., Any], home: Path, host: str, before: str
+    cli: Callable[..., Any], home: Path, host: str, name: str
 ) -> None:
     key = HOSTS[host].key
-    before, path = before.replace("KEY", key), file_of(host)
+    before, path = FILES[name].replace("KEY", key), file_of(host)
     place(path, before)
     old = plain(before)
     ended = cli("install", host, "example", URL)
@@ -190,7 +193,7 @@ INVALID = {
 }
 
 
-@pytest.mark.parametrize("host", JSON_HOSTS[:4])
+@pytest.mark.parametrize("host", ["vscode"])
 @pytest.mark.parametrize("fault", INVALID, ids=INVALID)
 def test_a_damaged_json_file_is_refused_with_its_line_and_left(
     cli: Callable[..., Any], home: Path, host: str, fault: str
