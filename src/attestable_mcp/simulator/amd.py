@@ -56,7 +56,7 @@ _GUIDS = {
 class AmdVendor:
     """AMD with one chip. Safe to share between threads: nothing changes after construction.
 
-    The first of a seed takes half a second, to find RSA primes; later ones find them remembered.
+    The first of another seed than the well-known one takes half a second, to find RSA primes.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ _GOOD = Hcl()
 
 
 class AzureVm:
-    """One VM. Safe to share between threads: nothing changes after construction. The first takes a second to make."""
+    """One VM. Safe to share between threads: nothing changes after construction."""
 
     def __init__(self, *, seed: bytes = WELL_KNOWN_SEED, amd: AmdVendor | None = None) -> None:
         self.amd = amd or (well_known_amd() if seed == WELL_KNOWN_SEED else AmdVendor(seed=seed))

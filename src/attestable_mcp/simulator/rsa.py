@@ -1,6 +1,7 @@
 """RSA keys and RSASSA-PSS signatures that follow from a seed (RFC 8017), for vendors that sign with RSA as AMD does.
 
-Slow in its search for primes (a quarter of a second a key) and open to every side channel: the keys are worthless.
+Slow in its search for primes, a quarter of a second a key (those of the well-known seed are remembered), and open to
+every side channel: the keys are worthless.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attestable_mcp.simulator.keys import WELL_KNOWN_SEED
 
 BITS = 2048
 """AMD has 4096, which would take seconds to find; readers take both."""
@@ -44,17 +48,41 @@ class Key:
         return of_q + self.q * ((of_p - of_q) * pow(self.q, -1, self.p) % self.p)
 
 
+WELL_KNOWN_STEPS: Mapping[str, tuple[int, int]] = {
+    "ark Milan": (1514, 176),
+    "ask Milan": (624, 76),
+    "ark Genoa": (294, 88),
+    "ask Genoa": (336, 116),
+    "ark Turin": (732, 12),
+    "ask Turin": (716, 996),
+    "tpm ak": (4, 104),
+}
+"""How far the search goes for the keys of the well-known seed, so that nobody has to wait for it again."""
+
+
 @functools.lru_cache(maxsize=64)
 def key(seed: bytes, name: str) -> Key:
     """The key of a seed and a name."""
-    p, q = (_prime(seed + b"\0rsa\0" + name.encode() + suffix) for suffix in (b"\0p", b"\0q"))
-    return Key(p=p, q=q)
+    if seed == WELL_KNOWN_SEED and name in WELL_KNOWN_STEPS:
+        steps = WELL_KNOWN_STEPS[name]
+        return Key(p=_start(seed, name, "p") + steps[0], q=_start(seed, name, "q") + steps[1])
+    return search(seed, name)
 
 
-def _prime(seed: bytes) -> int:
-    """The first good prime from a point that the seed names; both top bits set, so that products have full length."""
+def search(seed: bytes, name: str) -> Key:
+    """The same, always by looking for the primes."""
+    return Key(p=_prime(_start(seed, name, "p")), q=_prime(_start(seed, name, "q")))
+
+
+def _start(seed: bytes, name: str, which: str) -> int:
+    """An odd number from which to look; both top bits set, so that products have full length."""
+    material = seed + b"\0rsa\0" + f"{name}\0{which}".encode()
     half = BITS // 2
-    start = int.from_bytes(hashlib.shake_256(seed).digest(half // 8), "big") | 3 << half - 2 | 1
+    return int.from_bytes(hashlib.shake_256(material).digest(half // 8), "big") | 3 << half - 2 | 1
+
+
+def _prime(start: int) -> int:
+    """The first good prime from there on."""
     for candidate in range(start, start + (1 << 20), 2):
         if _may_be_prime(candidate) and math.gcd(candidate - 1, _EXPONENT) == 1:
             return candidate

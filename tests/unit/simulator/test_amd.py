@@ -25,6 +25,7 @@ from attestable_mcp.simulator.amd_options import (
     Product,
     Report,
 )
+from attestable_mcp.simulator.keys import WELL_KNOWN_SEED
 from attestable_mcp.simulator.options import EXPIRED, FUTURE, Validity
 from attestable_mcp.verify import snp
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
@@ -220,6 +221,16 @@ def test_rsa_keys_and_signatures_follow_from_the_seed() -> None:
     assert signature == rsa.sign_pss(key, b"message")
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
     public.verify(signature, b"message", pss, hashes.SHA384())  # type: ignore[union-attr,call-arg,arg-type]
+
+
+def test_the_remembered_steps_lead_to_the_primes_of_the_search() -> None:
+    assert rsa.key(WELL_KNOWN_SEED, "tpm ak") == rsa.search(WELL_KNOWN_SEED, "tpm ak")
+
+
+@pytest.mark.slow
+def test_all_remembered_steps_lead_to_the_primes_of_the_search() -> None:
+    for name in rsa.WELL_KNOWN_STEPS:
+        assert rsa.key(WELL_KNOWN_SEED, name) == rsa.search(WELL_KNOWN_SEED, name)
 
 
 def test_a_vendor_made_again_issues_the_same_bytes() -> None:
