@@ -25,7 +25,8 @@ from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import Rules, SgxRelease, TrustPolicy
 from attestable_mcp.bind.receipt import RECEIPT_KEY, Receipt, request_digest, result_digest
 from attestable_mcp.errors import AppraisalRefused, AttestationError, ReceiptError, ToolRefused
-from attestable_mcp.mcp.client import AttestedClient, make_gate
+from attestable_mcp.mcp.client import AttestedClient
+from attestable_mcp.mcp.gate import make_gate
 from attestable_mcp.mcp.manifest import META_KEY
 from attestable_mcp.mcp.watched import watched
 from attestable_mcp.mcp.witness import Witness

@@ -68,7 +68,7 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     from attestable_mcp.cli.serve import signals
     from attestable_mcp.mcp.bridge import BridgeOptions
     from attestable_mcp.mcp.bridge_notice import Notice
-    from attestable_mcp.mcp.client import make_gate
+    from attestable_mcp.mcp.gate import make_gate
     from attestable_mcp.mcp.outbound import Outbound
     from attestable_mcp.mcp.tracing import carrying
     from attestable_mcp.mcp.watched import watched

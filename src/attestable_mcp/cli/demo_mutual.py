@@ -78,7 +78,7 @@ def _ledger() -> Any:
 
 async def _reserved(url: str, attester: Any) -> Step:
     """The third program asks for the reserved tool all the same, by hand: a client of ours would not send the call."""
-    from attestable_mcp.mcp.client import make_gate
+    from attestable_mcp.mcp.gate import make_gate
     from attestable_mcp.tls.client import attested_http_client
 
     step = Step(title=text.DEMO_RESERVED, expected="tool_not_allowed", code="", url=url)

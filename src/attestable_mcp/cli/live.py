@@ -92,7 +92,7 @@ def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationRes
 
 def list_all(url: str, policy: Policy, timeout: float) -> tuple[Manifest, AttestedPeer]:
     """Prove the server, then read all that it lists, whatever that is. Raises: AttestationError."""
-    from attestable_mcp.mcp.client import make_gate
+    from attestable_mcp.mcp.gate import make_gate
     from attestable_mcp.mcp.lister import of_transport, read_manifest
     from attestable_mcp.tls.client import attested_transport
 

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from attestable_mcp.mcp import bridge_headers, rpc
 from attestable_mcp.mcp.bridge_failure import Failure
 from attestable_mcp.mcp.bridge_session import Session
-from attestable_mcp.mcp.modern import client_info
 from attestable_mcp.mcp.translate import NEWEST, Translator, modern_version, notice, refuses_modern, request
 from attestable_mcp.mcp.translate_down import Downward, opening
 from attestable_mcp.mcp.translate_up import Upward
@@ -73,7 +72,7 @@ class Probe:
         if self._message["method"] != "server/discover" and modern_version(await self._discover(self._version or "")):
             self.same_era = True
             return None
-        params = opening(self._message, client_info())
+        params = opening(self._message, rpc.client_info())
         session = Session(
             opening=rpc.dump(request("attestable-mcp-initialize", "initialize", params)),
             confirmed=rpc.dump(notice("notifications/initialized")),
@@ -85,6 +84,6 @@ class Probe:
         return Downward(opened)
 
     async def _discover(self, version: str) -> rpc.Message:
-        envelope = {rpc.PROTOCOL_VERSION: version, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: client_info()}
+        envelope = {rpc.PROTOCOL_VERSION: version, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: rpc.client_info()}
         message = request("attestable-mcp-discover", "server/discover", {"_meta": envelope})
         return await self._question(message, bridge_headers.Catalogue().headers(message, version))

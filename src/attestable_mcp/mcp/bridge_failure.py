@@ -15,7 +15,7 @@ from attestable_mcp.errors import (
     VerificationError,
 )
 from attestable_mcp.mcp import rpc
-from attestable_mcp.mcp.client import find_refusal
+from attestable_mcp.mcp.refusal import find_refusal
 from attestable_mcp.rats import AttestationResult, Finding, Outcome
 
 REFUSED = -32010

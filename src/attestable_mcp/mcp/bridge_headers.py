@@ -8,17 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mcp.shared.inbound import (
-    MCP_METHOD_HEADER,
-    MCP_NAME_HEADER,
-    MCP_PROTOCOL_VERSION_HEADER,
-    NAME_BEARING_METHODS,
-    encode_header_value,
-    mcp_param_headers,
-    x_mcp_header_map,
-)
-
-from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp import headers, rpc
 
 SESSION = "mcp-session-id"
 LAST_EVENT = "last-event-id"
@@ -47,7 +37,7 @@ class Catalogue:
                 self._remember(tool["name"], tool.get("inputSchema"))
 
     def _remember(self, name: str, schema: object) -> None:
-        found = _header_map(schema)
+        found = headers.mirrored(schema)
         self._maps.pop(name, None)
         if found and len(self._maps) < _TOOLS:
             self._maps[name] = found
@@ -55,23 +45,15 @@ class Catalogue:
     def headers(self, message: rpc.Message, version: str) -> dict[str, str]:
         """The headers of a stateless-era message."""
         method, params = message["method"], rpc.params(message)
-        found = {**BASE, MCP_PROTOCOL_VERSION_HEADER: version, MCP_METHOD_HEADER: encode_header_value(method)}
-        key = NAME_BEARING_METHODS.get(method)
+        found = {**BASE, headers.VERSION: version, headers.METHOD: headers.encode(method)}
+        key = headers.NAMED_BY.get(method)
         name = params.get(key) if key else None
         if isinstance(name, str):
-            found[MCP_NAME_HEADER] = encode_header_value(name)
+            found[headers.NAME] = headers.encode(name)
             arguments = params.get("arguments")
             if method == "tools/call" and name in self._maps and isinstance(arguments, dict):
-                found.update(mcp_param_headers(self._maps[name], arguments))
+                found.update(headers.params(self._maps[name], arguments))
         return found
-
-
-def _header_map(schema: object) -> Mapping[tuple[str, ...], str]:
-    try:
-        found: Mapping[tuple[str, ...], str] = x_mcp_header_map(schema)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}  # a schema that nobody can read mirrors nothing; the server will say if it wants more
-    return found
 
 
 def legacy(session: str | None, version: str | None) -> dict[str, str]:
@@ -80,5 +62,5 @@ def legacy(session: str | None, version: str | None) -> dict[str, str]:
     if session is not None:
         found[SESSION] = session
     if version is not None:
-        found[MCP_PROTOCOL_VERSION_HEADER] = version
+        found[headers.VERSION] = version
     return found

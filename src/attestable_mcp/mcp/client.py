@@ -24,8 +24,9 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.bind.receipt import Head, Receipt
 from attestable_mcp.endorse.base import EndorsementSource
-from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError, ReceiptError, ToolRefused
+from attestable_mcp.errors import AttestationError, ConversationError, ReceiptError, ToolRefused
 from attestable_mcp.mcp.difference import ItemChange
+from attestable_mcp.mcp.gate import make_gate
 from attestable_mcp.mcp.watch import NO_RECEIPT, REFUSED, Watch
 from attestable_mcp.mcp.watched import WatchedOnFirstUse, watched
 from attestable_mcp.rats import AttestationResult
@@ -212,48 +213,6 @@ async def _transport(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Any]:
         yield streams
 
 
-def make_gate(
-    policy: Policy | Path | str | None,
-    *,
-    pins: LastWord | None = None,
-    sources: Iterable[EndorsementSource] | None = None,
-    verifier: Verifier | None = None,
-    attester: Attester | ClientProver | None = None,
-    danger_accept_simulated: bool = False,
-) -> Gate:
-    """What judges servers by `policy`, `pins`, or both; keep one and share it to remember what has been proven.
-
-    Raises: ConfigurationError for neither of them, or a policy, a source or an anchor that cannot be read.
-    """
-    if policy is None and pins is None:
-        raise ConfigurationError(
-            "nothing says what to demand of the server: wanted policy=... or pins=...",
-            hint="policy names the code that you accept; pins=Pins() trusts what answers first, and holds later "
-            "servers to it",
-        )
-    chosen = Policy.genuine_only() if policy is None else read_policy(policy)
-    if danger_accept_simulated:
-        chosen = chosen.with_overrides(simulated=True)
-    prover = attester if isinstance(attester, ClientProver) or attester is None else ClientProver(attester)
-    return Gate(
-        chosen, sources=None if sources is None else tuple(sources), verifier=verifier, pins=pins, prover=prover
-    )
-
-
-def read_policy(policy: Policy | Path | str) -> Policy:
-    """A Policy as it is, a path's file, or TOML text: text is what holds a line break or a table head.
-
-    Raises: ConfigurationError.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    if isinstance(policy, str) and ("\n" in policy or policy.lstrip().startswith("[")):
-        return Policy.from_toml(policy)
-    if isinstance(policy, (str, Path)) and str(policy):
-        return Policy.load(policy)
-    raise ConfigurationError(f"policy: wanted a Policy, a path or TOML text, seen {type(policy).__name__}")
-
-
 class HttpClientFactory:
     """Makes attested HTTP clients for FastMCP, which asks for one per connection: see `fastmcp_client_factory`."""
 
@@ -362,18 +321,3 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
-
-
-def find_refusal(error: BaseException) -> AttestationError | None:
-    """The first error of our family in an exception, its group or its causes; each is looked at once."""
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        found = waiting.pop(0)
-        if isinstance(found, AttestationError):
-            return found
-        if id(found) not in seen:
-            seen.add(id(found))
-            waiting += found.exceptions if isinstance(found, BaseExceptionGroup) else ()
-            waiting += [linked for linked in (found.__cause__, found.__context__) if linked is not None]
-    return None

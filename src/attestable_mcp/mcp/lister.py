@@ -20,7 +20,6 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, bridge_headers, rpc
 from attestable_mcp.mcp.bridge_sse import EventReader
 from attestable_mcp.mcp.manifest import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind, Manifest, of_lists
-from attestable_mcp.mcp.modern import client_info
 from attestable_mcp.mcp.translate import NEWEST, NEWEST_HANDSHAKE
 
 _log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class _Session:
 
 
 async def _modern(ask: Ask) -> _Session | None:
-    envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: client_info()}
+    envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: rpc.client_info()}
     session = _Session(ask=ask, capabilities={}, envelope=envelope, version=NEWEST, modern=True)
     result = (await session.request("server/discover", {})).get("result")
     if not isinstance(result, dict) or not isinstance(result.get("capabilities"), dict):
@@ -143,7 +142,7 @@ async def _modern(ask: Ask) -> _Session | None:
 
 
 async def _legacy(ask: Ask) -> _Session | None:
-    params = {"protocolVersion": NEWEST_HANDSHAKE, "capabilities": {}, "clientInfo": client_info()}
+    params = {"protocolVersion": NEWEST_HANDSHAKE, "capabilities": {}, "clientInfo": rpc.client_info()}
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
     reply = await ask("POST", rpc.dump(opening), bridge_headers.legacy(None, None))
     result = (reply.message(0) or {}).get("result")

@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 import anyio
@@ -152,7 +151,7 @@ class SharedChild:
 
     async def _probe(self) -> bool:
         with anyio.move_on_after(self._probe_seconds):
-            envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: client_info()}
+            envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: rpc.client_info()}
             found = await self._ask("server/discover", {"_meta": envelope})
             self.discovered = _result(found)
             supported = self.discovered.get("supportedVersions")
@@ -348,11 +347,6 @@ class SharedChild:
                     break
                 params = params | {"cursor": cursor}
         self._catalogue = catalogue
-
-
-def client_info() -> rpc.Message:
-    """How the wrapper names itself to a server that it questions."""
-    return {"name": "attestable-mcp", "version": metadata.version("attestable-mcp")}
 
 
 def _pending(message: rpc.Message, outbox: Outbox) -> _Pending:

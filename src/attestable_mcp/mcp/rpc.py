@@ -6,6 +6,7 @@ Sources: JSON-RPC 2.0 §4-5; MCP 2025-11-25 and 2026-07-28, basic/transports.
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from typing import Any, NoReturn, TypeGuard
 
 Message = dict[str, Any]
@@ -17,12 +18,20 @@ METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
 SERVER_ENDED = -32000
 REQUEST_CANCELLED = -32800
+HEADER_MISMATCH = -32020
+MISSING_CLIENT_CAPABILITY = -32021
+UNSUPPORTED_VERSION = -32022
 
 PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
 CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
 LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+
+
+def client_info() -> Message:
+    """How we name ourselves to a server that we question."""
+    return {"name": "attestable-mcp", "version": metadata.version("attestable-mcp")}
 
 
 def parse(data: bytes) -> Any:

@@ -24,7 +24,7 @@ from attestable_mcp.mcp import asgi, rpc, tracing
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, Command
 from attestable_mcp.mcp.legacy import SESSION_HEADER, LegacySession
-from attestable_mcp.mcp.modern import SharedChild, client_info
+from attestable_mcp.mcp.modern import SharedChild
 from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS
 from attestable_mcp.mcp.translate_child import EitherEraChild
 
@@ -312,7 +312,7 @@ async def probe_handshake(child: Child, seconds: float) -> bool:
                 break
         scope.cancel()
 
-    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info()}
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": rpc.client_info()}
     with anyio.move_on_after(seconds):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(child.write)

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mcp.types import MISSING_REQUIRED_CLIENT_CAPABILITY, UNSUPPORTED_PROTOCOL_VERSION
-
 from attestable_mcp.mcp import rpc
 
 NEWEST = "2026-07-28"
@@ -36,7 +34,7 @@ RESUMABLE = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Requests in whose answer the stateless era may ask for input."""
 REMOVED = frozenset({"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 """Requests of the handshake era that the stateless era does not have: HTTP 404 and -32601 (SEP-2575)."""
-MODERN_ONLY_CODES = frozenset({-32020, MISSING_REQUIRED_CLIENT_CAPABILITY})
+MODERN_ONLY_CODES = frozenset({rpc.HEADER_MISMATCH, rpc.MISSING_CLIENT_CAPABILITY})
 """Errors that only a server of the stateless era sends."""
 
 
@@ -135,7 +133,7 @@ def refuses_modern(method: str, message: rpc.Message) -> bool:
     if "result" in message:
         return method == "server/discover" and modern_version(message["result"]) is None
     error = table(message.get("error"))
-    if error.get("code") == UNSUPPORTED_PROTOCOL_VERSION:
+    if error.get("code") == rpc.UNSUPPORTED_VERSION:
         offered = table(error.get("data")).get("supported")
         return isinstance(offered, list) and not any(version in offered for version in MODERN_VERSIONS)
     return error.get("code") not in MODERN_ONLY_CODES

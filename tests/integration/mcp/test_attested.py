@@ -26,7 +26,7 @@ from attestable_mcp import (
 )
 from attestable_mcp.errors import ConfigurationError, ConversationError
 from attestable_mcp.mcp.advertise import IDENTIFIER
-from attestable_mcp.mcp.client import find_refusal
+from attestable_mcp.mcp.refusal import find_refusal
 
 pytestmark = pytest.mark.anyio
 ERAS = ("legacy", "auto")

@@ -69,7 +69,7 @@ class Raw:
 
     async def take(self) -> Any:
         assert self.process.stdout is not None
-        with anyio.fail_after(10):
+        with anyio.fail_after(40):
             line = await self.process.stdout.readline()
         assert line, "stdout ended"
         message = json.loads(line)
@@ -90,7 +90,7 @@ class Raw:
     async def end(self) -> tuple[float, bytes, bytes]:
         """Close stdin: the seconds until the end, the rest of stdout, stderr."""
         before = time.monotonic()
-        out, err = await asyncio.wait_for(self.process.communicate(b""), 10)
+        out, err = await asyncio.wait_for(self.process.communicate(b""), 40)
         return time.monotonic() - before, out, err
 
 

@@ -20,7 +20,7 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError, ToolRefused
 from attestable_mcp.mcp.caller import HEADER, attestation_of
-from attestable_mcp.mcp.client import make_gate
+from attestable_mcp.mcp.gate import make_gate
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,7 @@ from attestable_mcp import Policy, serve, telemetry
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.mcp import rpc, tracing
 from attestable_mcp.mcp.bridge import Bridge
-from attestable_mcp.mcp.client import make_gate
+from attestable_mcp.mcp.gate import make_gate
 from attestable_mcp.tls.client import attest_server, attested_transport
 
 pytestmark = pytest.mark.anyio

@@ -357,7 +357,8 @@ def test_a_command_needs_a_program() -> None:
 
 
 def test_a_refusal_is_found_in_groups_and_causes() -> None:
-    from attestable_mcp.mcp.client import find_refusal, told
+    from attestable_mcp.mcp.client import told
+    from attestable_mcp.mcp.refusal import find_refusal
 
     refusal = AppraisalRefused("no")
     wrapped = RuntimeError("failed to connect")
