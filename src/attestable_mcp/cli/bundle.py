@@ -15,6 +15,7 @@ from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import policy_of, stored_policy_of
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.wire.bundle import Bundle
 
 
 def configure(parser: Parser) -> None:
@@ -50,7 +51,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         recording = record(source.url, recorder, arguments.timeout)
     else:
         recording = recorder.of_file(source.name, source.data)
-    data = _encoded(recording.bundle.encode)
+    data = _encoded(recording.bundle)
     _write(arguments.output, data, force=arguments.force)
     digest = hashlib.sha256(data).hexdigest()
     show(terminal, recording.result, {"written": str(arguments.output), "bundle_sha256": digest})
@@ -63,13 +64,11 @@ def _provenance(arguments: Arguments) -> tuple[tuple[str, bytes], ...]:
     return tuple((path.name, read_file(path, LIMITS.endorsement)) for path in arguments.provenance)
 
 
-def _encoded(encode: object) -> bytes:
-    assert callable(encode)
+def _encoded(bundle: Bundle) -> bytes:
     try:
-        data: bytes = encode()
+        return bundle.encode()
     except ValueError as error:
         raise ConfigurationError(str(error), code="too_large") from error
-    return data
 
 
 def _write(path: Path, data: bytes, *, force: bool) -> None:

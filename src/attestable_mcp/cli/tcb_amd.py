@@ -17,7 +17,6 @@ from attestable_mcp.verify.weather import snp_levels
 
 def snp_report(evidence: Evidence, stapled: Endorsements, policy: Policy, at: datetime) -> Report:
     """AMD publishes levels, not statuses: the four versions of the report, and what the policy says to them."""
-
     appraisal = Verifier(policy).appraise_evidence(evidence, stapled=stapled, at=at)
     verified = appraisal.verified
     if verified is None:
@@ -41,7 +40,6 @@ def _words(levels: Mapping[str, int]) -> str:
 
 
 def _unverified(result: AttestationResult) -> AttestationError:
-
     report = result.error
     assert report is not None  # nothing was verified, and that has a reason
     if result.verdict is Verdict.UNAVAILABLE:

@@ -29,7 +29,6 @@ def intel_report(
     evidence: Evidence, stapled: Endorsements, policy: Policy, at: datetime, arguments: Arguments
 ) -> Report:
     """Look the platform up under both, and say what the policy thinks of either. Raises: AttestationError."""
-
     notes: list[str] = []
     anchors = resolve_anchors(policy.trust)
     bag = _standard(evidence, stapled, policy, notes)
@@ -82,7 +81,6 @@ def _facts(weather: Weather) -> dict[str, Any]:
 
 def _standard(evidence: Evidence, stapled: Endorsements, policy: Policy, notes: list[str]) -> Endorsements:
     """What the policy's sources give; only where they give nothing, what the server staples."""
-
     query, troubles = table.query(evidence), []
     for source in (source for source in resolve_sources(policy.trust) if serves(source, query)):
         try:
@@ -98,7 +96,6 @@ def _standard(evidence: Evidence, stapled: Endorsements, policy: Policy, notes: 
 
 
 def _early(evidence: Evidence, policy: Policy, arguments: Arguments, notes: list[str]) -> Endorsements | None:
-
     if arguments.no_early or (arguments.endorsements and not arguments.early):
         return None
     named = [INTEL_PCS if name == "pcs" else name for name in policy.trust.endorsements]

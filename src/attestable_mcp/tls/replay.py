@@ -282,16 +282,27 @@ def _replay(bundle: Bundle, at: datetime, policy: Policy | None, folder: Path) -
 
 
 def _with_files(policy: Policy, bundle: Bundle, folder: Path) -> Policy:
-    """The bundle's policy with the lists that it brings, in the place of files that may be gone."""
-    brought, rule, deployment = dict(bundle.files), policy.rules.platforms, policy.deployment
-    if rule is not None and "platforms" in brought:
-        listed = read_list(brought["platforms"], rule.key, "of the bundle")
+    """The bundle's policy with the lists that it brings: a stranger's policy must open no file of this machine.
+
+    Raises:
+        MalformedEvidence: it names a list that the bundle does not bring.
+    """
+    rule, deployment = policy.rules.platforms, policy.deployment
+    if rule is not None:
+        listed = read_list(_brought(bundle, "platforms"), rule.key, "of the bundle")
         policy = replace(policy, rules=replace(policy.rules, platforms=rule.holding(listed)))
-    if deployment is not None and "revocations" in brought:
+    if deployment is not None and deployment.revocations:
         path = folder / "revocations.pem"
-        path.write_bytes(brought["revocations"])
+        path.write_bytes(_brought(bundle, "revocations"))
         policy = replace(policy, deployment=replace(deployment, revocations=str(path)))
     return policy
+
+
+def _brought(bundle: Bundle, name: str) -> bytes:
+    found = dict(bundle.files).get(name)
+    if found is None:
+        raise MalformedEvidence(f"bundle: its policy names {name}, which it does not bring", field="files")
+    return found
 
 
 def _beliefs(bundle: Bundle, own_policy: bool) -> tuple[str, ...]:

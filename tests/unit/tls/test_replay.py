@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -178,6 +179,23 @@ def test_a_root_of_the_makers_own_is_named_as_such(admitted: Recording) -> None:
 def test_a_policy_that_is_none_is_an_error_of_ours_to_report(admitted: Recording) -> None:
     bundle = replace(admitted.bundle, policy=StoredPolicy(name="x.toml", toml="[policy]\n"))
     with pytest.raises(ConfigurationError, match="no identity rule"):
+        replay(bundle, bundle.made_at)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        'platforms = {{ file = "{path}", key = "{key}" }}\n',
+        '[deployment]\nowner = "{key}"\nname = "prod"\nrevocations = "{path}"\n',
+    ],
+)
+def test_a_strangers_policy_opens_no_file_of_this_machine(admitted: Recording, tmp_path: Path, rules: str) -> None:
+    path = tmp_path / "pipe"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)  # whoever opened it would wait for ever
+    toml = TOML.format(MRENCLAVE) + rules.format(path=path, key="ab" * 32)
+    bundle = replace(admitted.bundle, policy=StoredPolicy(name="x.toml", toml=toml))
+    with pytest.raises(MalformedEvidence, match="which it does not bring"):
         replay(bundle, bundle.made_at)
 
 
