@@ -56,7 +56,7 @@ _OTHER_TAGS = {60001: "a TDX or SGX report of type 2", 60002: "a legacy SGX EREP
 _FOREIGN = {
     "1.2.840.113741.1337.6": "the Intel legacy extension in its true encoding",
     OID_CMW: "a conceptual message wrapper (CMW)",
-    OID_DSTACK: "dstack evidence in a form",
+    OID_DSTACK: "dstack evidence of a newer form",
     "1.3.9901.2": "Contrast evidence",
     "1.3.9901.3": "Contrast evidence",
     "1.3.9900": "Constellation evidence",

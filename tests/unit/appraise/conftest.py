@@ -29,6 +29,7 @@ SNP_VALUES = {
     "tcb_bl": 10, "tcb_tee": 0, "tcb_snp": 25, "tcb_ucode": 84,
 }  # fmt: skip
 PCRS = {f"pcr{number}{bank}": f"{number:02x}" * 31 + "5a" for number in range(12) for bank in ("", "_sha256")}
+PCRS |= {"pcr12": "00" * 32, "pcr12_sha256": "00" * 32}
 TPM_VALUES = PCRS | {"extra_data": "ee" * 32, "secure_boot": True, "event_log_explains": "all"}
 NITRO_VALUES = {"pcr0": "f0" * 48, "pcr1": "f1" * 48, "pcr2": "f2" * 48, "pcr4": "f4" * 48, "module_id": "i-0-enc1"}
 VALUES: dict[Tee, dict[str, Any]] = {

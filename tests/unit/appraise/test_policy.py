@@ -406,3 +406,57 @@ def test_a_grace_that_cannot_be_is_an_error_with_its_line(table: str, said: str)
     with pytest.raises(ConfigurationError, match=said) as caught:
         Policy.from_toml(f"{GRACE}[[policy.grace]]\n{table}\n", "prod.toml")
     assert caught.value.message.startswith("prod.toml, line ")
+
+
+PCR = f'pcr4 = "{"44" * 32}"'
+GUEST = f'measurement = "{"3e" * 48}"'
+
+
+@pytest.mark.parametrize(
+    ("keys", "tee"),
+    [
+        (GUEST, Tee.SEV_SNP), (f"{GUEST}\n{PCR}", Tee.AZURE_SEV_SNP), (f"{TDX}\n{PCR}", Tee.AZURE_TDX),
+        (f'tee = "tpm"\n{PCR}', Tee.TPM), (f'tee = "nitro"\npcr0 = "{"00" * 47}01"', Tee.NITRO),
+        (f'boot_applications = ["{"ab" * 32}"]', Tee.TPM),
+        (f'{GUEST}\nboot_applications = ["{"ab" * 32}"]', Tee.AZURE_SEV_SNP),
+        (f'id_key_digest = "{"1d" * 48}"\nmin_guest_svn = 2', Tee.SEV_SNP), ('token_claims = { "a.b" = 1 }', Tee.TOKEN),
+    ],
+)  # fmt: skip
+def test_the_kind_follows_from_the_keys(keys: str, tee: Tee) -> None:
+    for text in (f"[policy]\n{keys}", f"[[policy.accept]]\n{keys}"):
+        (release,) = Policy.from_toml(text).rules.releases
+        assert release.tee is tee
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (f"[policy]\n{PCR}", 2, 'of several kinds: say which with tee, one of "nitro", "tpm"'),
+        (f"[policy]\n\n{PCR}\nhost_data = '{'00' * 32}'", 4, "id_key_digest or measurement is missing beside it"),
+        (f"[policy]\ntee = 'sgx'\n{PCR}", 2, "tee is sgx, but pcr4 is of another kind"),
+        (f"[policy]\n{GUEST}\n{IDENTITY}", 2, "one release is of one kind"),
+        (f"[policy]\ntee = 'tpm'\n{PCR}\npcr23 = '{'aa' * 32}'", 4, "anybody on the machine can reset this PCR"),
+        ("[policy]\ntee = 'tpm'\npcr4 = 'aa'", 3, "wanted 64, 96 or 128 hex digits"),
+        (f"[policy]\ntee = 'tpm'\n{PCR}\npcr04 = 'x'", 4, "pcr04: unknown key"),
+        (f"[policy]\n{GUEST}\nsecure_boot = 'require'", 3, "this rule is about TPM quotes, but no TPM quotes code"),
+        (f"[policy]\n{GUEST}\ntcb_statuses = ['OutOfDate']", 3, "about Intel's TEEs"),
+        (f"[policy]\n{GUEST}\nproducts = ['Milan', 'Rome']", 3, "wanted one of Milan, Genoa, Turin"),
+        (f"[policy]\n{GUEST}\nvmpl = [0, 4]", 3, "from 0 to 3"),
+        (f"[policy]\n{GUEST}\nvmpl = 0", 3, "wanted a list of numbers"),
+        ("[policy]\ntoken_claims = { a = [1] }", 2, "wanted text, a number"),
+        (f"[[trust.tokens]]\nissuer = 'x'\n[policy]\n{IDENTITY}", 1, "profile is missing"),
+        (f"[[trust.tokens]]\nprofile = 'ear'\n[policy]\n{IDENTITY}", 2, "either keys (a key set) or root"),
+        (
+            f"[[trust.tokens]]\nprofile = 'ear'\nkeys = 'http://x/k'\n[policy]\n{IDENTITY}",
+            3,
+            "a path or an https address",
+        ),
+        (f"[[trust.tokens]]\nprofile = 'jwt'\nkeys = 'k'\n[policy]\n{IDENTITY}", 2, "wanted one of ear"),
+        (f"[[trust.tokens]]\nprofile = 'azure-maa'\nkeys = 'k'\n[policy]\n{IDENTITY}", 2, "issuer is missing"),
+    ],
+)
+def test_a_bad_policy_of_another_kind_names_file_and_line(text: str, line: int, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Policy.from_toml(text, "prod.toml")
+    assert words in caught.value.message, caught.value.message
+    assert caught.value.message.startswith(f"prod.toml, line {line}: "), caught.value.message

@@ -91,7 +91,7 @@ def test_a_pin_accepts_the_server_it_was_made_from(
         *[
             (tee, {"values": {f"{name}_sha256": "12" * 32}})
             for tee in (Tee.TPM, Tee.AZURE_SEV_SNP, Tee.AZURE_TDX)
-            for name in ("pcr0", "pcr2", "pcr4", "pcr7", "pcr8", "pcr9", "pcr11")
+            for name in ("pcr0", "pcr2", "pcr4", "pcr7", "pcr8", "pcr9", "pcr11", "pcr12")
         ],
         (Tee.TPM, {"values": {"secure_boot": False}}),
         (Tee.TPM, {"values": {"secure_boot": None}}),

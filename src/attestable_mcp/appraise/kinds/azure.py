@@ -46,8 +46,8 @@ class AzureTdxRelease(intel.TdxRelease):
 
 def _check_system(release: AzureSnpRelease | AzureTdxRelease) -> None:
     tpm.check_pcrs(release)
-    if not release.pcrs and not release.boot_applications:
-        raise PolicyFault("PCRs are missing: the measurement alone proves the paravisor, not what it booted")
+    if not tpm.names_code(release):
+        raise PolicyFault("measured PCRs are missing: the measurement alone proves the paravisor, not what it booted")
 
 
 def _compare_snp(held: Comparison, release: AzureSnpRelease) -> Iterator[Finding]:

@@ -63,8 +63,10 @@ class TpmRelease:
 
     def __post_init__(self) -> None:
         check_pcrs(self)
-        if not self.pcrs and not self.boot_applications:
-            raise PolicyFault("no identity rule: neither PCRs nor boot_applications say which code is accepted")
+        if not names_code(self):
+            raise PolicyFault(
+                "no identity rule: neither a measured PCR nor boot_applications says which code is accepted"
+            )
 
 
 class Measured(Protocol):
@@ -91,10 +93,17 @@ def _pcr(number: int, value: str) -> str:
     whole(number, 0, 23, name)
     if number in RESETTABLE:
         raise PolicyFault("anybody on the machine can reset this PCR: it proves nothing", name)
-    checked = _digest(value, name)
-    if not checked.strip("0") or not checked.strip("f"):
-        raise PolicyFault("this is the value of a PCR into which nothing was measured", name)
-    return checked
+    return _digest(value, name)
+
+
+def names_code(release: Measured) -> bool:
+    """Does it name something that was measured? A PCR that nobody extended may stand beside, but says nothing alone."""
+    return bool(release.boot_applications) or any(was_measured(value) for value in release.pcrs.values())
+
+
+def was_measured(value: str) -> bool:
+    """Is this the value (hex) of a PCR into which something was measured? Fresh ones are all zeros or all ones."""
+    return bool(value.strip("0")) and bool(value.strip("f"))
 
 
 def _digest(value: str, *path: str | int) -> str:
@@ -160,8 +169,8 @@ def pin_pcrs(result: AttestationResult) -> Iterator[str]:
         value = result.claims.get(f"pcr{number}")
         if not isinstance(value, str):
             continue
-        live = number in _PINNED and bool(value.strip("0")) and bool(value.strip("f"))
-        found += live
+        live = number in _PINNED  # one that was not extended, too: an override would show there
+        found += live and was_measured(value)
         yield f"# pcr{number}: {meaning}."
         yield f"{'' if live else '# '}pcr{number} = {quoted(value)}"
     if not found:
