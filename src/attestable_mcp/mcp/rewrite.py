@@ -88,6 +88,8 @@ class EventRewriter:
         if isinstance(message, dict):
             shown = message if replaced is None else replaced
             kept.append(b"data: " + (_ascii(shown) if self._strict else rpc.dump(shown)))
+        elif data and not any(data):
+            kept.append(b"data: ")  # an id and nothing else, for a client that may have to come back (SEP-1699)
         return b"\n".join(kept) + b"\n\n" if kept else b":\n\n"
 
 
