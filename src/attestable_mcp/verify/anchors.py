@@ -37,7 +37,9 @@ AMD_MILAN_ROOT = TrustAnchor(
 AMD_GENOA_ROOT = TrustAnchor(
     name="AMD ARK-Genoa", spki_sha256="429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"
 )
-"""ARK-Turin is not here: we have not seen it on a real chain. Name it in the policy until then."""
+AMD_TURIN_ROOT = TrustAnchor(
+    name="AMD ARK-Turin", spki_sha256="4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"
+)
 AWS_NITRO_ROOT = TrustAnchor(
     name="AWS Nitro Enclaves Root G1", spki_sha256="f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225"
 )
@@ -87,7 +89,7 @@ class TrustAnchors:
     """
 
     intel: tuple[TrustAnchor, ...] = (INTEL_SGX_ROOT,)
-    amd: tuple[TrustAnchor, ...] = (AMD_MILAN_ROOT, AMD_GENOA_ROOT)
+    amd: tuple[TrustAnchor, ...] = (AMD_MILAN_ROOT, AMD_GENOA_ROOT, AMD_TURIN_ROOT)
     aws: tuple[TrustAnchor, ...] = (AWS_NITRO_ROOT,)
     tpm: tuple[TrustAnchor, ...] = (GOOGLE_TPM_ROOT, MICROSOFT_TPM_ROOT)
     tokens: tuple[TokenTrust, ...] = ()
