@@ -433,6 +433,24 @@ async def _plain_tls(server: Server) -> AsyncIterator[str]:
         yield url
 
 
+def test_a_blocking_client_proves_itself_as_well() -> None:
+    seen: list[Any] = []
+
+    def work(url: str) -> None:
+        gate = Gate(_policy(), prover=ClientProver(ATTESTER))
+        with attested_sync_http_client(gate.policy, url=url, gate=gate) as http:
+            for fresh in (False, True):
+                peer = http.get(url, extensions={"reattest": fresh}).extensions["attestation"]
+                seen.append((peer.counter, peer.said.verdict))
+
+    async def run() -> None:
+        async with _serving(_required()) as server:
+            await asyncio.to_thread(work, server.url)
+
+    asyncio.run(run())
+    assert seen == [(0, "verified"), (1, "verified")]
+
+
 def test_the_servers_word_on_a_proof_is_read_strictly() -> None:
     said = Said(served=True, verdict="verified", again=60)
     assert Said.decode(said.encode()) == said

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -120,6 +123,38 @@ def test_a_wrong_command_ends_with_1(cli, owner, request_file, words):
     ended = cli(*words)
     assert ended.code == 1, ended.out
     assert "fault in" not in ended.err
+
+
+def test_a_running_server_is_granted_pinned_and_told_from_a_copy(cli, owner, tmp_path, repository):
+    """As docs/deployment.md has it: the server runs, the owner grants to what answers, the client pins."""
+    target = f"{repository / 'examples' / 'server.py'}:mcp"
+    words = ["serve", target, "--attester", "simulated", "--owner", "owner.pub", "--grant", "grant.pem", "--json"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "attestable_mcp", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert child.stdout is not None
+        url = json.loads(child.stdout.readline())["url"]
+        asked = ("--genuine-only", "--danger-accept-simulated", "--timeout", "30")
+        granted = cli("owner", "grant", url, "--name", "prod", *asked, "-o", "grant.pem", "--json")
+        assert (granted.code, granted.json()["grant"]["hosts"]) == (4, ["127.0.0.1"])
+        time.sleep(1.1)  # the server looks at its files once a second
+        pinned = cli("pin", url, "--danger-accept-simulated", "-o", "policy.toml", "--json")
+        assert pinned.code == 0, pinned.err
+        written = (tmp_path / "policy.toml").read_text()
+        assert "[deployment]" in written
+        assert f'owner = "{owner}"' in written
+        assert cli("verify", url, "--policy", "policy.toml").code == 0
+        (tmp_path / "other.toml").write_text(written.replace(owner, "00" * 32))
+        refused = cli("verify", url, "--policy", "other.toml", "--json")
+        assert (refused.code, refused.json()["error"]["code"]) == (2, "wrong_deployment")
+        assert refused.json()["deployment"]["owner"] == owner
+    finally:
+        child.terminate()
+        child.communicate(timeout=20)
 
 
 def test_serve_wants_an_existing_key(cli, owner):
