@@ -150,7 +150,7 @@ def call(name: str = "transfer", **extra: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def raw(url: str, measured: bytes | None) -> AsyncIterator[httpx2.AsyncClient]:
     gate = make_gate(POLICY, attester=None if measured is None else SimulatedAttester(measured))
-    async with attested_http_client(gate.policy, url=url, gate=gate) as http:
+    async with attested_http_client(gate.policy, url=url, gate=gate, timeout=30) as http:
         yield http
 
 
@@ -175,6 +175,7 @@ SMUGGLED = {
 }
 
 
+@pytest.mark.parametrize("target", ["stdio"], indirect=True)
 async def test_no_call_is_smuggled_past_the_rules(target: Any, tmp_path: Path) -> None:
     async with serving(target) as url, raw(url, REPORTS) as http:
         for name, text in SMUGGLED.items():
@@ -204,6 +205,7 @@ async def test_what_a_client_says_of_itself_never_reaches_a_tool(target: Any) ->
                     assert answer.json()["result"]["content"][0]["text"] == "nobody", (mode, answer.text)
 
 
+@pytest.mark.parametrize("target", ["stdio"], indirect=True)
 async def test_a_session_of_the_handshake_era_belongs_to_its_client(target: Any) -> None:
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}}  # fmt: skip
