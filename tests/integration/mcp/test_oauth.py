@@ -411,6 +411,7 @@ async def test_the_command_signs_in_and_its_tokens_are_in_no_log(world: Any, tmp
     path = tmp_path / "p.toml"
     path.write_text(
         f'[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n\n[policy]\nmrenclave = "{MEASURED.hex()}"\n'
+        '[manifest]\nmode = "uncommitted"\n'  # `serve` has no token to read this server's lists with
     )
     words = ["-m", "attestable_mcp", "connect", here.url, "--policy", str(path), "--no-browser", "--json"]
     pipe = asyncio.subprocess.PIPE
@@ -431,6 +432,7 @@ async def test_the_command_signs_in_and_its_tokens_are_in_no_log(world: Any, tmp
         await browse(page, here.ca)
         with anyio.fail_after(10):
             answer = json.loads(await process.stdout.readline())
+        assert "result" in answer, answer
         assert answer["result"]["content"][0]["text"] == "5"
         _, err = await asyncio.wait_for(process.communicate(b""), 10)
     finally:
