@@ -1,4 +1,5 @@
-"""One MCP server in a process of its own: `plain`, `tls` (standard library), `attested`, `mutual-key`, `mutual-quote`.
+"""One MCP server in a process of its own: `plain`, `tls` (standard library), `attested`, `mutual-key`, `mutual-quote`,
+or `bare` (attested, and commits to no manifest).
 
 Ends when stdin does.
 """
@@ -90,10 +91,12 @@ async def attested(mode: str) -> None:
     from attestable_mcp.appraise.server_policy import ServerPolicy
 
     clients = None
-    if mode != "attested":  # mutual-key, mutual-quote
+    if mode not in ("attested", "bare"):  # mutual-key, mutual-quote
         trust = TrustPolicy(simulated="accept", binding="quote" if mode == "mutual-quote" else "key")
         clients = ServerPolicy(clients="required", policy=Policy.genuine_only(trust=trust))
-    async with serve(SERVER, listen="127.0.0.1:0", attester="simulated", clients=clients) as running:
+    async with serve(
+        SERVER, listen="127.0.0.1:0", attester="simulated", clients=clients, manifest=mode != "bare"
+    ) as running:
         print(running.url, flush=True)
         await until_stdin_ends()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("verification.py", "evidence.py", "connect.py", "calls.py", "sessions.py", "bridges.py")
+SCRIPTS = ("verification.py", "evidence.py", "connect.py", "calls.py", "receipts.py", "sessions.py", "bridges.py")
 
 
 def main() -> int:

@@ -1,0 +1,131 @@
+"""What manifests and receipts cost: tool calls per second with each, beside the attested channel without them.
+
+And how long a hundred thousand receipts take to verify offline, on one core, with how much memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from attestable_mcp import Policy, attested_client, attested_http_client
+from attestable_mcp.appraise.offer import ReceiptPolicy
+from attestable_mcp.bind.audit import audit
+from attestable_mcp.bind.keys import BindingKey
+from attestable_mcp.bind.receipt import Ledger
+from calls import rate
+from measure import table
+from servers import running
+
+ROUNDS, CLIENTS, RECEIPTS, AIM, AIM_SECONDS = 9, 4, 100_000, 0.9, 60
+MODES = ("bare", "manifest", "receipts")
+NAMES = {"bare": "attested channel alone", "manifest": "with manifest checks", "receipts": "with receipts as well"}
+
+
+@contextlib.asynccontextmanager
+async def connected(mode: str, url: str, folder: Path) -> AsyncIterator[Client]:
+    policy = Policy.genuine_only(simulated="accept")
+    if mode == "bare":
+        async with (
+            attested_http_client(policy) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            yield client
+    else:
+        policy = replace(policy, receipts=ReceiptPolicy(required=mode == "receipts", store=str(folder / "receipts")))
+        async with attested_client(url, policy=policy) as client:
+            yield client
+
+
+async def measure(urls: dict[str, str], folder: Path) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {mode: [] for mode in MODES}
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {
+            mode: [await stack.enter_async_context(connected(mode, urls[mode], folder)) for _ in range(CLIENTS)]
+            for mode in MODES
+        }
+        for mode in MODES:
+            await rate(clients[mode])
+        for _ in range(ROUNDS):
+            for mode in MODES:
+                rates[mode].append(await rate(clients[mode]))
+    return rates
+
+
+def write(path: Path) -> bytes:
+    """Receipts in a file, each behind its length; gives the key that signed them."""
+    key, name = BindingKey(), bytes(16)
+    ledger = Ledger(key)
+    with path.open("wb") as stream:
+        for number in range(RECEIPTS):
+            ledger.begin(name, number)
+            message = ledger.issue(
+                name,
+                method="tools/call",
+                name="add",
+                request=bytes(32),
+                result=bytes(32),
+                item=bytes(32),
+                manifest=bytes(32),
+                transcript=bytes(64),
+            )
+            stream.write(len(message).to_bytes(4, "big") + message)
+    return key.public
+
+
+def read(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while size := stream.read(4):
+            yield stream.read(int.from_bytes(size, "big"))
+
+
+def verify(path: Path, public: str) -> None:
+    """In a process of its own: CPU seconds, and how much the peak of its memory grew."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.process_time()
+    found = audit(read(path), [], bytes.fromhex(public), bytes(16))
+    seconds = time.process_time() - begun
+    assert found.whole
+    assert found.receipts == RECEIPTS
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        urls = {mode: stack.enter_context(running("bare" if mode == "bare" else "attested")) for mode in MODES}
+        rates = asyncio.run(measure(urls, folder))
+        # neighbours in one round meet the same noise: the ratio of each round, then the median of the ratios
+        steps = {"manifest": "bare", "receipts": "manifest"}
+        rows = [(NAMES["bare"], f"{statistics.median(rates['bare']):.0f} calls/s", "1.00", "the floor")]
+        for mode, floor in steps.items():
+            ratio = statistics.median(a / b for a, b in zip(rates[mode], rates[floor], strict=True))
+            figure = f"{statistics.median(rates[mode]):.0f} calls/s"
+            rows.append((NAMES[mode], figure, f"{ratio:.2f} x {NAMES[floor]}", f"at least {AIM}"))
+        table(f"tool calls over {CLIENTS} live sessions", rows)
+        path = folder / "chain"
+        command = [sys.executable, __file__, "verify", str(path), write(path).hex()]
+        seconds, grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        figure = f"{float(seconds):.1f} s of CPU, {int(grown) / 1024:.1f} MiB more memory"
+        what = f"{RECEIPTS} receipts verified offline"
+        table("receipts", [(what, figure, f"{RECEIPTS / float(seconds):.0f}/s", f"at most {AIM_SECONDS} s")])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["verify"]:
+        verify(Path(sys.argv[2]), sys.argv[3])
+    else:
+        main()
