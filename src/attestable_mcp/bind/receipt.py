@@ -26,13 +26,12 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from attestable_mcp.bind.keys import BindingKey
+from attestable_mcp.bind.keys import SIG_STRUCTURE, SIGNATURE_SIZE, BindingKey
 from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, frame
 from attestable_mcp.bind.tree import Frontier
 from attestable_mcp.errors import MalformedEvidence, SignatureInvalid
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.wire import cbor
-from attestable_mcp.wire.cose import COSE_SIGN1_TAG, Sign1, read_sign1
 from attestable_mcp.wire.jcs import canonical
 
 VERSION: Final = 1
@@ -42,7 +41,13 @@ EDDSA: Final = -8
 """COSE algorithm of Ed25519 under its general name (RFC 9053 section 2.2)."""
 _REQUEST: Final = b"attestable-mcp/receipt/v1/request"
 _RESULT: Final = b"attestable-mcp/receipt/v1/result"
-_PROTECTED: Final = cbor.encode({1: EDDSA})
+_PROTECTED: Final = cbor.encode(cbor.encode({1: EDDSA}))
+_HEAD: Final = b"\xd2\x84" + _PROTECTED + b"\xa0"
+"""Tag 18, an array of four, the protected header as byte string, an empty unprotected header."""
+_SIGNATURE: Final = b"\x58\x40"
+_TAIL: Final = 2 + SIGNATURE_SIZE
+_SIGNED: Final = SIG_STRUCTURE + _PROTECTED + b"\x40"
+"""The `Sig_structure` with empty external data, up to the payload."""
 _NAME_MAX: Final = 1024
 _U64: Final = 1 << 64
 RECEIPT_KEY: Final = "dev.attestable-mcp/receipt"
@@ -129,34 +134,41 @@ def receipt_hash(message: bytes) -> bytes:
 
 def sign(statement: Receipt | Head, key: BindingKey) -> bytes:
     """The COSE_Sign1 message."""
-    payload = statement.payload()
-    unsigned = Sign1(algorithm=EDDSA, protected=_PROTECTED, payload=payload, signature=b"", tagged=True)
-    signature = key.sign_receipt(unsigned.to_be_signed)
-    return cbor.encode(cbor.Tagged(COSE_SIGN1_TAG, [_PROTECTED, {}, payload, signature]))
+    payload = cbor.encode(statement.payload())
+    return _HEAD + payload + _SIGNATURE + key.sign_receipt(_SIGNED + payload)
 
 
-def read(message: bytes) -> tuple[Receipt | Head, Sign1]:
+def read(message: bytes) -> Receipt | Head:
     """What a message says. Nothing is proven yet: `verify` does that.
 
     Raises:
         MalformedEvidence: any deviation from the format.
     """
+    return _statement(_payload(message))
+
+
+def _payload(message: bytes) -> bytes:
+    """The payload as the byte string that it is in the message: the rest of an envelope has one form only."""
     if len(message) > LIMITS.receipt:
         raise _malformed(f"wanted at most {LIMITS.receipt} bytes, seen {len(message)}")
+    if not message.startswith(_HEAD) or message[-_TAIL : -_TAIL + 2] != _SIGNATURE:
+        raise _malformed("wanted a tagged COSE_Sign1 with EdDSA, no other header, and 64 bytes of signature")
+    return message[len(_HEAD) : -_TAIL]
+
+
+def _statement(payload: bytes) -> Receipt | Head:
     try:
-        envelope = read_sign1(message)
-        fields = cbor.decode(envelope.payload, field="receipt")
+        inner = cbor.decode(payload, field="receipt")
+        fields = cbor.decode(inner, field="receipt") if isinstance(inner, bytes) else None
     except MalformedEvidence as error:
         raise _malformed(error.message) from error
-    if envelope.protected != _PROTECTED or not envelope.tagged:
-        raise _malformed("wanted a tagged COSE_Sign1 with EdDSA and no other header")
     if not isinstance(fields, dict) or fields.get("version") != VERSION or isinstance(fields["version"], bool):
         raise _malformed(f"wanted version {VERSION}")
     match fields.get("kind"):
         case "receipt":
-            return Receipt(**_fields(fields, _RECEIPT_FIELDS)), envelope
+            return Receipt(**_fields(fields, _RECEIPT_FIELDS))
         case "head":
-            return Head(**_fields(fields, _HEAD_FIELDS)), envelope
+            return Head(**_fields(fields, _HEAD_FIELDS))
     raise _malformed("wanted a receipt or a head")
 
 
@@ -186,10 +198,11 @@ def verify(message: bytes, public: bytes | Ed25519PublicKey) -> Receipt | Head:
     Raises:
         MalformedEvidence: no receipt. SignatureInvalid: another key's, or altered.
     """
-    statement, envelope = read(message)
+    payload = _payload(message)
+    statement = _statement(payload)
     key = public if isinstance(public, Ed25519PublicKey) else Ed25519PublicKey.from_public_bytes(public)
     try:
-        key.verify(envelope.signature, envelope.to_be_signed)
+        key.verify(message[2 - _TAIL :], _SIGNED + payload)
     except InvalidSignature as error:
         raise SignatureInvalid(
             "receipt: not signed by the key that the evidence vouches for, or altered since",

@@ -159,7 +159,7 @@ def _read(chain: _Chain) -> Iterator[tuple[bytes, Receipt]]:
     """What can be read; `verify` says what cannot."""
     for message in chain.receipts():
         try:
-            found, _ = read(message)
+            found = read(message)
         except MalformedEvidence:
             continue
         if isinstance(found, Receipt):

@@ -6,6 +6,7 @@ chain's links are checked as they come in, in whichever order answers arrive. A 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from attestable_mcp.bind.receipt import (
     CHAIN_SIZE,
@@ -37,6 +39,7 @@ from attestable_mcp.tls.client import EXTENSION
 _log = logging.getLogger(__name__)
 _EARLY = 4096
 """Receipts that are held until the ones before them come in."""
+_FLUSH_SECONDS = 0.25
 _HEAD_PATH = "/.well-known/attestation/receipts"
 _UNKNOWN = "unknown_chain"
 _HINT = "do not rely on the answer; the call may have been carried out"
@@ -56,6 +59,12 @@ class Keeper(Protocol):
 
     def vouched(self, public: bytes) -> bool:
         """Is there such a bundle?"""
+
+    def flush(self) -> None:
+        """Write down what waits."""
+
+    def close(self) -> None:
+        """Write everything down."""
 
 
 @dataclass(slots=True)
@@ -106,6 +115,8 @@ class Notary:
         self._expected = expected or (lambda method, name: b"")
         self._chain = _Chain()
         self.newest: Receipt | None = None
+        self._flushing: asyncio.TimerHandle | None = None
+        self._public: tuple[bytes, Ed25519PublicKey] | None = None
 
     @property
     def chain(self) -> bytes:
@@ -139,7 +150,7 @@ class Notary:
         """
         if peer is None or peer.binding is None:
             raise ReceiptError("receipt: no live binding of this connection vouches for a key", hint=_HINT)
-        receipt = verify(message, peer.binding.binding_key)
+        receipt = verify(message, self._key(peer.binding.binding_key))
         if not isinstance(receipt, Receipt):
             raise ReceiptError("receipt: a tree head stands in its place", hint=_HINT)
         problem = self._mismatch(receipt, asked, result, peer)
@@ -150,7 +161,24 @@ class Notary:
         self.newest = receipt
         if self._keeper is not None:
             self._keeper.keep(message, receipt, peer)
+            self._flush_soon(self._keeper)
             await self._keep_proof(self._keeper, peer.binding.binding_key)
+
+    def _flush_soon(self, keeper: Keeper) -> None:
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush, keeper)
+
+    def _flush(self, keeper: Keeper) -> None:
+        self._flushing = None
+        try:
+            keeper.flush()
+        except AttestationError as error:
+            _log.error("receipts could not be kept: %s", error)
+
+    def _key(self, public: bytes) -> Ed25519PublicKey:
+        if self._public is None or self._public[0] != public:
+            self._public = (public, Ed25519PublicKey.from_public_bytes(public))
+        return self._public[1]
 
     async def _keep_proof(self, keeper: Keeper, public: bytes) -> None:
         """Once for each key: what vouches for it, so that its receipts can be verified offline."""
@@ -230,6 +258,11 @@ class Notary:
             await self.head(transport)
         except (AttestationError, httpx2.HTTPError, OSError) as error:
             _log.warning("no tree head over this conversation's receipts: %s", error)
+        finally:
+            if self._flushing is not None:
+                self._flushing.cancel()
+            if self._keeper is not None:
+                self._keeper.close()
 
 
 class Entry:

@@ -28,6 +28,8 @@ from attestable_mcp.tls.admission import AttestedPeer
 VERSION: Final = 1
 _EVERY: Final = 1024
 """Receipts between two looks at how many there are."""
+_TOGETHER: Final = 64
+"""Receipts that are written at once."""
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS keys (
     id INTEGER PRIMARY KEY, public BLOB NOT NULL UNIQUE, verdict TEXT NOT NULL, bundle BLOB
@@ -71,6 +73,8 @@ def default_path() -> Path:
 class ReceiptStore:
     """Opens on first use; several processes may write it at once. `read_only` never makes a file.
 
+    A few receipts wait to be written together: `flush` when nobody has called for a moment, `close` at the end.
+
     Raises (from every method): ConfigurationError (`receipt_store`): a receipt that is not kept proves nothing later.
     """
 
@@ -81,22 +85,38 @@ class ReceiptStore:
         self._opened: sqlite3.Connection | None = None
         self._chains: dict[tuple[bytes, bytes], int] = {}
         self._written = 0
+        self._waiting: list[tuple[int, int, bytes, bytes]] = []
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def keep(self, message: bytes, receipt: Receipt, peer: AttestedPeer) -> None:
         """One receipt."""
         chain = self._chain(receipt.chain, peer)
-        self._run(
-            "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)",
-            (chain, _signed(receipt.counter), receipt_hash(message), message),
-        )
+        self._waiting.append((chain, _signed(receipt.counter), receipt_hash(message), message))
+        if len(self._waiting) >= _TOGETHER:
+            self.flush()
         self._written += 1
         if self._written % _EVERY == 1:
             self._prune(chain)
 
+    def flush(self) -> None:
+        """Write down what waits: one write for several receipts costs little more than for one."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", waiting)
+            finally:
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
     def keep_head(self, message: bytes, head: Head, peer: AttestedPeer) -> None:
-        """One tree head."""
+        """One tree head, and all that waits before it."""
+        self.flush()
         chain = self._chain(head.chain, peer)
         self._run(
             "INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?)",
@@ -128,6 +148,7 @@ class ReceiptStore:
 
     def _prune(self, current: int) -> None:
         """Give up the oldest chains, whole, until what is left fits; never the one that is being written."""
+        self.flush()
         while self._rows("SELECT count(*) FROM receipts")[0][0] > self._most:
             oldest = self._rows("SELECT id FROM chains WHERE id <> ? ORDER BY begun, id LIMIT 1", (current,))
             if not oldest:
@@ -173,6 +194,7 @@ class ReceiptStore:
 
     def close(self) -> None:
         """Write everything down. Opened again on the next use."""
+        self.flush()
         if self._opened is not None:
             self._opened.close()
             self._opened = None

@@ -7,11 +7,14 @@ refused: NaN, infinities, lone surrogates, keys that are no strings, nesting bey
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import rfc8785
 
 from attestable_mcp.errors import MalformedEvidence
+
+_SAFE: Final = (1 << 53) - 1
 
 
 def canonical(value: Any, *, field: str = "json") -> bytes:
@@ -21,6 +24,8 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
         MalformedEvidence: with the code `not_canonical`.
     """
     try:
+        if _plain(value):
+            return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
         try:
             return rfc8785.dumps(value)
         except rfc8785.IntegerDomainError:
@@ -30,6 +35,25 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
         raise MalformedEvidence(
             f"JSON without a canonical form: {reason:.120}", field=field, code="not_canonical"
         ) from error
+
+
+def _plain(value: Any) -> bool:
+    """Is the standard library's encoding, several times faster, the canonical one?
+
+    It is without floats and large integers, which ECMAScript writes otherwise, and with keys in ASCII, which sort by
+    code point as by UTF-16 unit. Both escape the same characters in the same way.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return bool(-_SAFE <= value <= _SAFE)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii() or not (type(item) is str or _plain(item)):
+                return False
+        return True
+    return kind is list and all(type(item) is str or _plain(item) for item in value)
 
 
 def _doubles(value: Any) -> Any:

@@ -96,7 +96,7 @@ def test_another_key_and_a_transcript_signature_are_no_receipt() -> None:
     assert caught.value.code == "receipt_signature"
     with pytest.raises(TypeError):
         KEY.sign_receipt(T)
-    statement, _ = read(message)
+    statement = read(message)
     forged = cbor.encode(cbor.Tagged(18, [bytes.fromhex("a10127"), {}, statement.payload(), KEY.sign(T)]))
     with pytest.raises(SignatureInvalid):
         verify(forged, KEY.public)
@@ -111,16 +111,13 @@ def test_another_key_and_a_transcript_signature_are_no_receipt() -> None:
     ids=str,
 )  # fmt: skip
 def test_a_payload_of_another_form_is_refused_although_signed(change: dict[str, object]) -> None:
-    statement, _ = read(issue(Ledger(KEY)))
+    statement = read(issue(Ledger(KEY)))
     fields = cbor.decode(statement.payload())
     assert isinstance(fields, dict)
     if change != {"counter": 1 << 64}:
         payload = cbor.encode({**fields, **change})  # type: ignore[dict-item]
-        from attestable_mcp.wire.cose import Sign1
-
-        unsigned = Sign1(algorithm=-8, protected=b"\xa1\x01\x27", payload=payload, signature=b"", tagged=True)
-        signature = KEY.sign_receipt(unsigned.to_be_signed)
-        message = cbor.encode(cbor.Tagged(18, [b"\xa1\x01\x27", {}, payload, signature]))
+        signed = b"\x84\x6aSignature1\x43\xa1\x01\x27\x40" + cbor.encode(payload)
+        message = cbor.encode(cbor.Tagged(18, [b"\xa1\x01\x27", {}, payload, KEY.sign_receipt(signed)]))
         with pytest.raises(MalformedEvidence) as caught:
             verify(message, KEY.public)
         assert caught.value.code == "bad_receipt"
