@@ -1,5 +1,9 @@
 """The client's side of receipts: asks for one with each call, holds each answer to it, and keeps them.
 
+What a receipt says is compared with the call and the answer at once, and so is its place in the chain. Its signature is
+checked at once too, save in a rush of calls: there one signature a moment later stands for all receipts that it is
+linked to by hash. Where it fails, nothing more of the conversation is passed on.
+
 All calls of a conversation go into one chain, under a random name that only this client knows. The server counts; the
 chain's links are checked as they come in, in whichever order answers arrive. A JSON-RPC error carries no receipt.
 """
@@ -11,6 +15,7 @@ import base64
 import binascii
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,6 +29,7 @@ from attestable_mcp.bind.receipt import (
     RECEIPTS_KEY,
     Head,
     Receipt,
+    read,
     receipt_hash,
     request_digest,
     result_digest,
@@ -39,7 +45,9 @@ from attestable_mcp.tls.client import EXTENSION
 _log = logging.getLogger(__name__)
 _EARLY = 4096
 """Receipts that are held until the ones before them come in."""
-_FLUSH_SECONDS = 0.25
+_SETTLE_SECONDS = 0.05
+"""Within this time after a signature was checked, the next ones wait for each other."""
+_TOGETHER = 64
 _HEAD_PATH = "/.well-known/attestation/receipts"
 _UNKNOWN = "unknown_chain"
 _HINT = "do not rely on the answer; the call may have been carried out"
@@ -115,7 +123,10 @@ class Notary:
         self._expected = expected or (lambda method, name: b"")
         self._chain = _Chain()
         self.newest: Receipt | None = None
-        self._flushing: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
+        self._unproven: list[tuple[bytes, Receipt, bytes]] = []
+        self._proven_at = float("-inf")
+        self._broken: AttestationError | None = None
         self._public: tuple[bytes, Ed25519PublicKey] | None = None
 
     @property
@@ -148,9 +159,12 @@ class Notary:
 
         Raises: AttestationError: ReceiptError, MalformedEvidence or SignatureInvalid.
         """
+        if self._broken is not None:
+            raise self._broken
         if peer is None or peer.binding is None:
             raise ReceiptError("receipt: no live binding of this connection vouches for a key", hint=_HINT)
-        receipt = verify(message, self._key(peer.binding.binding_key))
+        public = peer.binding.binding_key
+        receipt = read(message)
         if not isinstance(receipt, Receipt):
             raise ReceiptError("receipt: a tree head stands in its place", hint=_HINT)
         problem = self._mismatch(receipt, asked, result, peer)
@@ -158,22 +172,50 @@ class Notary:
             problem = self._chain.take(receipt, receipt_hash(message))
         if problem is not None:
             raise ReceiptError(f"receipt: {problem}", code="receipt_mismatch", hint=_HINT)
+        self._unproven.append((message, receipt, public))
+        self._settle_soon()
         self.newest = receipt
         if self._keeper is not None:
             self._keeper.keep(message, receipt, peer)
-            self._flush_soon(self._keeper)
-            await self._keep_proof(self._keeper, peer.binding.binding_key)
+            await self._keep_proof(self._keeper, public)
 
-    def _flush_soon(self, keeper: Keeper) -> None:
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush, keeper)
+    def _settle_soon(self) -> None:
+        """Signatures at once where calls come singly; where they come in a rush, of several together a moment later."""
+        if time.monotonic() - self._proven_at >= _SETTLE_SECONDS or len(self._unproven) >= _TOGETHER:
+            self._settle()
+        elif self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle_late)
 
-    def _flush(self, keeper: Keeper) -> None:
-        self._flushing = None
+    def _settle(self) -> None:
+        """The newest signature vouches for all receipts that are linked to it; those that are not have their own.
+
+        Raises: AttestationError: from then on, no answer of this conversation is passed on.
+        """
+        waiting, self._unproven = self._unproven, []
+        newest: tuple[bytes, Receipt, bytes] | None = None
         try:
-            keeper.flush()
+            for item in waiting:
+                linked = item[1].chain == self._chain.name and item[1].counter < self._chain.tree.size
+                if linked and (newest is None or item[2] == newest[2]):
+                    newest = item if newest is None or item[1].counter > newest[1].counter else newest
+                else:
+                    verify(item[0], self._key(item[2]))
+            if newest is not None:
+                verify(newest[0], self._key(newest[2]))
         except AttestationError as error:
-            _log.error("receipts could not be kept: %s", error)
+            self._broken = error
+            raise
+        self._proven_at = time.monotonic()
+
+    def _settle_late(self) -> None:
+        self._settling = None
+        try:
+            self._settle()
+            if self._keeper is not None:
+                self._keeper.flush()
+        except AttestationError as error:
+            self._broken = error
+            _log.error("receipts do not hold, or could not be kept: %s", error)
 
     def _key(self, public: bytes) -> Ed25519PublicKey:
         if self._public is None or self._public[0] != public:
@@ -255,12 +297,13 @@ class Notary:
     async def close(self, transport: httpx2.AsyncBaseTransport) -> None:
         """At the end of a conversation: a last head, so that the removal of the last receipt can be seen later."""
         try:
+            self._settle()
             await self.head(transport)
         except (AttestationError, httpx2.HTTPError, OSError) as error:
             _log.warning("no tree head over this conversation's receipts: %s", error)
         finally:
-            if self._flushing is not None:
-                self._flushing.cancel()
+            if self._settling is not None:
+                self._settling.cancel()
             if self._keeper is not None:
                 self._keeper.close()
 
