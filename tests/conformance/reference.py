@@ -111,7 +111,6 @@ def _git_questions(folder: Path) -> list[Question]:
         tool("git_diff_staged", repo_path=place),
         tool("git_reset", repo_path=place),
         tool("git_status", repo_path=place + "/nowhere"),
-        tool("no_such_tool"),
     ]
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -235,9 +235,6 @@ async def bridge_to(
                 while tasks.cancel_scope.cancel_called is False and bridge._pending:
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
-
-
-Waiting = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 async def until(held: Callable[[], bool]) -> None:
