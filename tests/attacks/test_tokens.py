@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Verdict
 from attestable_mcp.verifier import Verifier, Watermarks
 
@@ -150,3 +151,17 @@ def test_e12_no_token_passes_for_hardware(judge: Callable[..., AttestationResult
     policy = Policy.from_toml(f'[policy]\nmrenclave = "{"aa" * 32}"')
     refused = Verifier(policy, sources=[], watermarks=Watermarks()).appraise_source(token(CLAIMS), AT).result
     assert code(refused) == "token_issuer"  # by default nobody is believed
+
+
+def test_p12_a_nonce_for_one_call_stands_above_the_files(
+    judge: Callable[..., AttestationResult], tmp_path: Path
+) -> None:
+    text = (
+        '[[trust.tokens]]\nprofile = "ear"\nissuer = "https://verifier.example"\nkeys = "keys.json"\nnonce = "n-1"\n'
+        '[policy]\ntoken_claims = { "eat_nonce" = "n-1" }'
+    )
+    policy = Policy.from_toml(text, base=tmp_path).with_nonce("n-2")
+    verifier = Verifier(policy, sources=[], watermarks=Watermarks())
+    assert code(verifier.appraise_source(token(CLAIMS), AT).result) == "token_nonce"
+    with pytest.raises(ConfigurationError, match="believes no issuer"):
+        Policy.genuine_only().with_nonce("n")

@@ -382,6 +382,17 @@ class Policy:
             policy = replace(policy, name=f"{policy.name} + simulated evidence accepted", trust=trust)
         return policy
 
+    def with_nonce(self, nonce: str) -> Policy:
+        """Demand this nonce of every token, whatever the file says: it is made for one question.
+
+        Raises:
+            ConfigurationError: the policy believes no issuer of tokens.
+        """
+        if not self.trust.tokens:
+            raise PolicyFault("a nonce is for tokens, and this policy believes no issuer of any", "nonce")
+        tokens = tuple(replace(token, nonce=nonce) for token in self.trust.tokens)
+        return replace(self, trust=replace(self.trust, tokens=tokens))
+
 
 def _beside(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in wanted if word not in known))

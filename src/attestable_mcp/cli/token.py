@@ -22,6 +22,11 @@ def add_token(parser: Parser) -> None:
     group.add_argument("--token-nonce", metavar="TEXT", default="", help=text_token.HELP_NONCE)
 
 
+def add_nonce(parser: Parser) -> None:
+    """`--nonce TEXT`."""
+    parser.add_argument("--nonce", metavar="TEXT", default="", help=text_token.HELP_DEMANDED)
+
+
 def token_writer(arguments: Arguments) -> Callable[[AttestationResult], None]:
     """What writes the token, with a key that is known to sign; nothing where none is asked for.
 

@@ -11,7 +11,7 @@ from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeou
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, Stored, open_source
 from attestable_mcp.cli.terminal import Terminal, printable
-from attestable_mcp.cli.token import add_token, token_writer
+from attestable_mcp.cli.token import add_nonce, add_token, token_writer
 from attestable_mcp.cli.trust import policy_of
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.wire.bundle import Bundle, is_bundle, read_bundle, recorded_findings, recorded_verdict
@@ -22,6 +22,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=text.HELP_SOURCE)
     add_trust(parser)
     parser.add_argument("--at", metavar="RFC3339", type=moment, help=text.HELP_AT)
+    add_nonce(parser)
     add_token(parser)
     add_timeout(parser)
 
@@ -33,10 +34,12 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     policy = policy_of(arguments, f"{text.PROGRAM} verify") if demanded else None
     source = open_source(arguments.source)
     if isinstance(source, Stored) and is_bundle(source.data):
-        if arguments.token:
+        if arguments.token or arguments.nonce:
             raise UsageError(text_token.OF_BUNDLE, hint=text.see_help(f"{text.PROGRAM} verify"))
         return _bundle(source.data, policy, arguments, terminal)
     policy = policy or policy_of(arguments, f"{text.PROGRAM} verify")
+    if arguments.nonce:
+        policy = policy.with_nonce(arguments.nonce)
     if isinstance(source, Address):
         if arguments.at:
             raise UsageError(text.AT_WITH_URL, hint=text.see_help(f"{text.PROGRAM} verify"))
