@@ -1,0 +1,132 @@
+"""Manifests and receipts of each kind of server, in both eras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.server import MCPServer, Server
+from mcp.types import CallToolResult, ListToolsResult, TextContent, Tool
+
+from attestable_mcp import Policy, attested_client, serve
+from attestable_mcp.mcp.catalogue import Catalogue
+from attestable_mcp.mcp.lister import of_app
+from attestable_mcp.mcp.target_manifest import manifest_of_target
+
+MEASURED = b"\x07" * 32
+ERAS = ("auto", "legacy")
+pytestmark = pytest.mark.anyio
+
+
+def policy(store: Path) -> str:
+    return f"""
+[trust]
+simulated = "accept"
+endorsements = ["stapled"]
+[policy]
+mrenclave = "{MEASURED.hex()}"
+[receipts]
+required = true
+store = "{store}"
+"""
+
+
+def sdk_server() -> MCPServer:
+    server = MCPServer("plain")
+
+    @server.tool()
+    def echo(text: str) -> str:
+        """Says it again."""
+        return text
+
+    return server
+
+
+async def proven(target: Any, tool: str, arguments: dict[str, Any], era: str, folder: Path) -> Any:
+    """The manifest that the server committed to, once a call has been made and its receipt fits it."""
+    async with serve(target, attester="simulated", measured=MEASURED) as server:
+        assert server.manifest is not None
+        async with attested_client(server.url, policy=policy(folder / "r.sqlite3"), mode=era) as client:
+            assert client.peer.commitments.manifest == server.manifest.digest
+            await client.call_tool(tool, arguments)
+            assert client.receipt is not None
+            assert client.receipt.item == server.manifest.tools.digests[tool]
+            head = await client.receipt_head()
+            assert head is not None
+            assert head.size == 1
+        return server.manifest
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("flags", [(), ("--legacy-only",)], ids=["both", "legacy-only"])
+async def test_a_stdio_command(era: str, flags: tuple[str, ...], plain_command: Any, tmp_path: Path) -> None:
+    found = await proven(list(plain_command(*flags).argv), "echo", {"x": 1}, era, tmp_path)
+    assert found.digest == (await manifest_of_target(list(plain_command(*flags).argv))).digest
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_fastmcp(era: str, tmp_path: Path) -> None:
+    fastmcp = pytest.importorskip("fastmcp")
+    server = fastmcp.FastMCP("fast")
+
+    @server.tool
+    def echo(text: str) -> str:
+        """Says it again."""
+        return text
+
+    await proven(server, "echo", {"text": "x"}, era, tmp_path)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_relayed_server_and_an_asgi_application(era: str, serve_plain: Any, tmp_path: Path) -> None:
+    server = sdk_server()
+    app = server.streamable_http_app()
+    async with server.session_manager.run(), serve_plain(app) as origin:
+        relayed = await proven(f"{origin}/mcp", "echo", {"text": "x"}, era, tmp_path)
+    asgi = await proven(sdk_server().streamable_http_app(), "echo", {"text": "x"}, era, tmp_path)
+    assert relayed.digest == asgi.digest == (await manifest_of_target(sdk_server())).digest
+
+
+async def test_a_list_of_many_pages_is_read_whole(tmp_path: Path) -> None:
+    tools = [Tool(name=f"t{number}", input_schema={"type": "object"}) for number in range(7)]
+
+    async def listed(context: Any, params: Any) -> ListToolsResult:
+        at = int(params.cursor) if params is not None and params.cursor else 0
+        return ListToolsResult(tools=tools[at : at + 3], next_cursor=str(at + 3) if at + 3 < len(tools) else None)
+
+    async def called(context: Any, params: Any) -> CallToolResult:
+        return CallToolResult(content=[TextContent(type="text", text=params.name)])
+
+    server = Server("pages", on_list_tools=listed, on_call_tool=called)
+    found = await proven(server, "t6", {}, "auto", tmp_path)
+    assert len(found.tools.items) == 7
+
+
+async def test_a_change_raises_the_counter_once() -> None:
+    server = sdk_server()
+    app = server.streamable_http_app()
+    async with server.session_manager.run():
+        catalogue = Catalogue(of_app(app, "/mcp"))
+        await catalogue.refresh()
+        before = catalogue.digest
+        server.add_tool(lambda: "x", name="more", description="More.")
+        await catalogue.refresh()
+        await catalogue.refresh()
+        assert catalogue.manifest is not None
+        assert catalogue.manifest.counter == 1
+        assert catalogue.digest != before
+        await catalogue.aclose()
+
+
+async def test_what_cannot_be_listed_commits_to_nothing_and_serves_on() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serve(app, attester="simulated", measured=MEASURED) as server:
+        assert server.manifest is None
+        from attestable_mcp.tls.client import attest_server
+
+        text = policy(Path("unused"))
+        assert (await attest_server(Policy.from_toml(text), server.url)).commitments.manifest == b""
