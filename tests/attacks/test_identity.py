@@ -287,7 +287,7 @@ async def _besieged(attempts: int, tmp_path: Path) -> None:
 
 
 def test_c14_impostors_change_nothing_for_the_owner(tmp_path: Path) -> None:
-    asyncio.run(_besieged(40, tmp_path))
+    asyncio.run(_besieged(20, tmp_path))
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ async def test_a_tool_is_for_one_measurement_and_tools_learn_who_calls(target: A
             assert billing.peer.said.verdict == "verified"
 
 
-@pytest.mark.parametrize("target", ["stdio"], indirect=True)
+@pytest.mark.parametrize("target", ["sdk"], indirect=True)
 async def test_who_proves_nothing_or_the_wrong_thing_is_not_served(target: Any) -> None:
     async with serving(target) as url:
         with pytest.raises(ConversationError) as caught:
@@ -205,7 +205,7 @@ async def test_what_a_client_says_of_itself_never_reaches_a_tool(target: Any) ->
                     assert answer.json()["result"]["content"][0]["text"] == "nobody", (mode, answer.text)
 
 
-@pytest.mark.parametrize("target", ["stdio"], indirect=True)
+@pytest.mark.parametrize("target", ["sdk"], indirect=True)
 async def test_a_session_of_the_handshake_era_belongs_to_its_client(target: Any) -> None:
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}}  # fmt: skip
