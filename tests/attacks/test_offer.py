@@ -25,7 +25,7 @@ from attestable_mcp import Policy, attested_client, serve
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import Rules, SgxRelease, TrustPolicy
 from attestable_mcp.bind.receipt import RECEIPT_KEY, Receipt, request_digest, result_digest
-from attestable_mcp.errors import AppraisalRefused, AttestationError, ReceiptError, ToolRefused
+from attestable_mcp.errors import AppraisalRefused, AttestationError, ConversationError, ReceiptError, ToolRefused
 from attestable_mcp.mcp.bridge import Bridge
 from attestable_mcp.mcp.client import AttestedClient
 from attestable_mcp.mcp.gate import make_gate
@@ -348,6 +348,24 @@ async def test_rug_pull_through_the_bridge(era: str) -> None:
     assert found[5]["error"]["data"]["difference"]["members"][0]["path"] == "description"
     assert shifty.calls == ["add", "other"]
     assert told == ["tool 'add' changed: description: wanted 'Adds.', seen 'Deletes.'"]
+
+
+async def test_rug_pull_in_a_batch_or_without_an_id_is_not_sent() -> None:
+    """Forms in which a call could slip past whoever looks at single requests."""
+    shifty = Shifty()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "backdoor"}}
+    forms: list[Any] = [[call], {**call, "id": 1.5}, {**call, "id": None}, {k: call[k] for k in call if k != "id"}]
+    async with running(shifty) as server:
+        gate = make_gate(policy())
+        watch = watched(attested_transport(gate, server.url), gate, server.url)
+        async with httpx2.AsyncClient(transport=watch) as http:
+            for form in forms:
+                with pytest.raises(ConversationError):
+                    await http.post(server.url, json=form)
+            for name in (5, ["add"], {"a": 1}, None):
+                answer = await http.post(server.url, json={**call, "params": {"name": name}})
+                assert answer.status_code >= 400 or "error" in answer.json()
+    assert shifty.calls == []
 
 
 # --- receipts -------------------------------------------------------------------------------------------------------

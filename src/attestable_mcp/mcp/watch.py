@@ -140,7 +140,8 @@ class Watch(httpx2.AsyncBaseTransport):
         added: dict[str, Any] = {}
         if message["method"] in _GUARDED:
             kind, key = _GUARDED[message["method"]]
-            expected = self.warden.expected(kind, rpc.params(message).get(key, ""))
+            name = rpc.params(message).get(key)
+            expected = self.warden.expected(kind, name) if isinstance(name, str) else b""
             added |= {EXPECT_KEY: expected.hex()} if expected else {}
         if self.notary is not None:
             added |= self.notary.asks()
@@ -302,13 +303,25 @@ _NO_CHAIN = Refusal(
 
 
 async def _message(request: httpx2.Request) -> rpc.Message | None:
-    """The JSON-RPC request in an HTTP request, or None for anything else."""
+    """The JSON-RPC request in an HTTP request, or None for anything else.
+
+    Raises: ConversationError for calls that nobody could answer for: in a batch, or without an id.
+    """
     if request.method != "POST":
         return None
     message = rpc.parse(await request.aread())
-    if isinstance(message, dict) and isinstance(message.get("method"), str) and rpc.is_id(message.get("id")):
-        return message
-    return None
+    if isinstance(message, dict) and isinstance(message.get("method"), str):
+        if rpc.is_id(message.get("id")):
+            return message
+        if message["method"] not in _RECEIPTED:
+            return None
+    elif not isinstance(message, list):
+        return None
+    raise ConversationError(
+        "request: wanted one JSON-RPC request with an id, seen a batch or a call without one",
+        code="garbage",
+        hint="nothing was sent; send each call by itself",
+    )
 
 
 def _with_body(request: httpx2.Request, message: rpc.Message) -> httpx2.Request:
