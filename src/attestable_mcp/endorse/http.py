@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -104,7 +106,8 @@ async def _get_all(wanted: Sequence[Wanted], seconds: float, headers: frozenset[
     timeout = httpx2.Timeout(seconds, connect=min(seconds, LIMITS.connect_seconds))
     sent = {"Accept-Encoding": "identity", "User-Agent": "attestable-mcp"}
     with anyio.move_on_after(seconds):
-        async with httpx2.AsyncClient(timeout=timeout, headers=sent, follow_redirects=False) as client:
+        tls = _tls(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
+        async with httpx2.AsyncClient(timeout=timeout, headers=sent, follow_redirects=False, verify=tls) as client:
             async with anyio.create_task_group() as tasks:
                 for item in wanted:
                     tasks.start_soon(one, client, item)
@@ -114,6 +117,12 @@ async def _get_all(wanted: Sequence[Wanted], seconds: float, headers: frozenset[
     if late:
         raise unavailable(late[0], f"no whole answer within {seconds:.1f} seconds")
     return answers
+
+
+@lru_cache(maxsize=4)
+def _tls(file: str, folder: str) -> ssl.SSLContext:
+    """The roots of the system or of these variables, read once: that takes longer than an answer."""
+    return httpx2.create_ssl_context()
 
 
 async def _get(client: httpx2.AsyncClient, url: str, headers: frozenset[str]) -> Answer:
