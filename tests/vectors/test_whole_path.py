@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from attestable_mcp.appraise.policy import ACCEPTABLE_STATUSES, Policy
 from attestable_mcp.appraise.write import policy_toml
@@ -255,7 +256,7 @@ def flashbots(folder: Path) -> Case:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    return pytest.importorskip("yaml").safe_load(path.read_text())  # type: ignore[no-any-return]
+    return yaml.safe_load(path.read_text())  # type: ignore[no-any-return]
 
 
 def _url64(text: str) -> bytes:
