@@ -106,6 +106,7 @@ async def test_sessions_and_a_long_stream_live_through_renewals_under_load(mode:
     assert calls >= RENEWALS * SESSIONS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM between processes")
 async def test_sigterm_lets_a_stdio_call_end_and_leaves_no_process(tmp_path: Path, unused_port: Any) -> None:
     (tmp_path / "slow.py").write_text(

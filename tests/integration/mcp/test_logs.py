@@ -64,7 +64,7 @@ def lines() -> bytes:
     return b"\n".join([*(json.dumps(message).encode() for message in sent), CANARY.encode(), b""])
 
 
-@pytest.mark.parametrize("kind", ["sdk", "stdio"])
+@pytest.mark.parametrize("kind", ["sdk", pytest.param("stdio", marks=pytest.mark.slow)])
 async def test_no_content_in_any_log(tmp_path: Path, kind: str) -> None:
     (tmp_path / "quoter.py").write_text(SERVER)
     (tmp_path / "run.py").write_text("from quoter import mcp\nimport logging\nlogging.disable()\nmcp.run()\n")
