@@ -114,10 +114,14 @@ class Watch(httpx2.AsyncBaseTransport):
         name = rpc.params(message).get(key)
         if not isinstance(name, str):
             return None  # the server says what is wrong with it
-        async with self._locks[kind]:
-            if not self.warden.complete(kind) or kind in self._unproven:
-                await self._read(kind, request, message)
+        if self._unread(kind):
+            async with self._locks[kind]:
+                if self._unread(kind):
+                    await self._read(kind, request, message)
         return self._unproven.get(kind) or self.warden.judge(kind, name)
+
+    def _unread(self, kind: Kind) -> bool:
+        return not self.warden.complete(kind) or kind in self._unproven
 
     async def _call(self, request: httpx2.Request, message: rpc.Message) -> httpx2.Response:
         for _ in range(_TRIES):
