@@ -21,6 +21,7 @@ _END = rb"(?:\r\n|\n|\r(?!\n))"
 _EVENT_END = re.compile(_END + _END)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> bytes:
@@ -100,7 +101,7 @@ def _is_field(line: bytes) -> bool:
 
 
 def _ascii(message: rpc.Message) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(message).encode("ascii")
 
 
 async def rewrite_events(

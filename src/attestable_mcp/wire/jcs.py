@@ -15,6 +15,7 @@ import rfc8785
 from attestable_mcp.errors import MalformedEvidence
 
 _SAFE: Final = (1 << 53) - 1
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 def canonical(value: Any, *, field: str = "json") -> bytes:
@@ -25,7 +26,7 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
     """
     try:
         if _plain(value):
-            return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+            return _ENCODER.encode(value).encode()
         try:
             return rfc8785.dumps(value)
         except rfc8785.IntegerDomainError:
