@@ -5,7 +5,8 @@
 Ways: `direct`; `url` = connect --listen to serve URL; `stdio` = connect --listen to serve -- everything-server;
 `bridge` = the same with the bridge itself as the command, so that its stdio side is in the path; `translated` = as
 `bridge`, before a server that speaks only the era that the revision is not of. Prints a table. The exit code is 1 if a
-scored scenario fails on a way and not directly (docs/conformance.md says which do, and why). `outside.py` in this folder fetches what is needed.
+scored scenario fails on a way and not directly (docs/conformance.md says which do, and why). `outside.py` in this
+folder fetches what is needed.
 """
 
 from __future__ import annotations
