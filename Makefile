@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help demo test check unit swtpm test-slow mcpb conformance bench format lock clean
+.PHONY: help demo test check unit integration swtpm test-slow mcpb conformance bench format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,7 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## the main job with the simulated TEE: servers and clients proven, impostors refused
 	@$(BIN)/attestable-mcp demo
 
-test: check unit  ## lint, types, import contracts and the tests
+test: check unit integration  ## lint, types, import contracts and the tests
 
 check: $(READY)  ## lint, types, import contracts
 	@$(BIN)/ruff check src tests bench
@@ -32,8 +32,11 @@ check: $(READY)  ## lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-unit: $(READY) swtpm
-	@$(PYTEST) -q -n $(WORKERS) -m "not slow"
+unit: $(READY) swtpm  ## the tests that start no program
+	@$(PYTEST) -q -n $(WORKERS) -m "not slow" --ignore=tests/integration --ignore=tests/conformance
+
+integration: $(READY) swtpm  ## whole programs: servers, bridges, their ends and their logs
+	@$(PYTEST) -q -n $(WORKERS) -m "not slow" tests/integration tests/conformance
 
 swtpm:  ## a TPM 2.0 in software, for the tests: by apt where that may be, else its tests skip by name
 	@command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -120,7 +120,9 @@ def load(name: str) -> Verb:
 def build(name: str, module: Verb) -> Parser:
     """The parser of one verb."""
     parser = Parser(
-        prog=f"{text.PROGRAM} {name}", description=text.SUMMARIES[name].capitalize() + ".", epilog=text.EPILOGS[name]
+        prog=f"{text.PROGRAM} {name}",
+        description=text.SUMMARIES[name][0].upper() + text.SUMMARIES[name][1:] + ".",
+        epilog=text.EPILOGS[name],
     )
     module.configure(parser)
     add_common(parser)
