@@ -23,7 +23,13 @@ _FALSE, _TRUE, _NULL = 0xF4, 0xF5, 0xF6
 _INDEFINITE = 31
 _SMALLEST = {24: 24, 25: 0x100, 26: 0x10000, 27: 0x100000000}
 _WIDTH = {24: 1, 25: 2, 26: 4, 27: 8}
-_KEY_TYPES = (_UNSIGNED, _NEGATIVE, _BYTES, _TEXT)
+_FIRST_TEXT = 0x60
+_SHORT = {first: first & 0x1F for first in (*range(0x40, 0x59), *range(0x60, 0x79))}
+"""Heads of bytes and text to their length; 24 says that it stands in the byte after."""
+_NO_HEAD = 0xFF
+_ITEMS, _DEPTH = LIMITS.cbor_items, LIMITS.cbor_depth
+_LAST_KEY = 0x7F
+"""Keys are numbers, bytes and text: the first four major types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,11 @@ def decode_prefix(
 
 
 class _Decoder:
-    __slots__ = ("base", "data", "field", "items", "position")
+    __slots__ = ("base", "data", "field", "items", "position", "size")
 
     def __init__(self, data: bytes, base: int, field: str) -> None:
         self.data = data
+        self.size = len(data)
         self.base = base
         self.field = field
         self.position = 0
@@ -78,10 +85,28 @@ class _Decoder:
     def value(self, depth: int) -> Value:
         start = self.position
         self.items += 1
-        if self.items > LIMITS.cbor_items:
-            self.refuse(f"more than {LIMITS.cbor_items} CBOR items", start, "too_many_items")
-        if depth > LIMITS.cbor_depth:
-            self.refuse(f"CBOR nested deeper than {LIMITS.cbor_depth}", start, "too_deep")
+        if self.items > _ITEMS:
+            self.refuse(f"more than {_ITEMS} CBOR items", start, "too_many_items")
+        if depth > _DEPTH:
+            self.refuse(f"CBOR nested deeper than {_DEPTH}", start, "too_deep")
+        # What evidence mostly holds is read at once: numbers below 24, then bytes and text of up to 255.
+        data, size = self.data, self.size
+        first = data[start] if start < size else _NO_HEAD
+        if first < 24:
+            self.position = start + 1
+            return first
+        length = _SHORT.get(first)
+        begin = start + 1
+        if length == 24 and begin < size:
+            length = data[begin] if data[begin] >= 24 else None
+            begin += 1
+        if length is None or begin + length > size:
+            return self.any(start, depth)
+        self.position = begin + length
+        body = data[begin : begin + length]
+        return body if first < _FIRST_TEXT else self.utf8(body)
+
+    def any(self, start: int, depth: int) -> Value:
         major, argument = self.head()
         match major:
             case 0:
@@ -91,7 +116,7 @@ class _Decoder:
             case 2:
                 return self.take(argument, start)
             case 3:
-                return self.text(argument, start)
+                return self.utf8(self.take(argument, start))
             case 4:
                 return self.array(argument, start, depth)
             case 5:
@@ -124,12 +149,12 @@ class _Decoder:
         self.position += length
         return taken
 
-    def text(self, length: int, start: int) -> str:
-        body = self.take(length, start)
+    def utf8(self, body: bytes) -> str:
+        """The text that was just taken."""
         try:
             return body.decode("utf-8")
         except UnicodeDecodeError as error:
-            self.refuse("CBOR text is not UTF-8", self.position - length + error.start, "bad_text")
+            self.refuse("CBOR text is not UTF-8", self.position - len(body) + error.start, "bad_text")
 
     def count(self, wanted: int, start: int) -> None:
         # Every item takes a byte at least: a count over the bytes left is a lie, found before anything is allocated.
@@ -145,19 +170,14 @@ class _Decoder:
         found: dict[Key, Value] = {}
         for _ in range(length):
             at = self.position
-            key = self.key(depth)
+            if at < self.size and self.data[at] > _LAST_KEY:
+                self.refuse("CBOR map key: wanted a number, text or bytes", at, "bad_key")
+            key = self.value(depth + 1)
+            assert isinstance(key, (int, str, bytes))
             if key in found:
                 self.refuse(f"CBOR map key twice: {_show(key)}", at, "duplicate_key")
             found[key] = self.value(depth + 1)
         return found
-
-    def key(self, depth: int) -> Key:
-        at = self.position
-        if at < len(self.data) and self.data[at] >> 5 not in _KEY_TYPES:
-            self.refuse("CBOR map key: wanted a number, text or bytes", at, "bad_key")
-        key = self.value(depth + 1)
-        assert isinstance(key, (int, str, bytes))
-        return key
 
     def simple(self, start: int) -> bool | None:
         seen = self.data[start]

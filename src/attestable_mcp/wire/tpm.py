@@ -6,8 +6,10 @@ Source: TCG TPM 2.0 Library Part 2 (structures), §10.12 (attestation) and §11.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
@@ -24,6 +26,9 @@ RESETTABLE = (16, 23)
 """PCRs that anybody on the machine can reset: they prove nothing (PC Client Platform TPM Profile, §4.6)."""
 _PCRS = 24
 _BANKS = 8
+_HEAD = struct.Struct(">IH")
+_CLOCK_INFO = struct.Struct(">QIIB")
+_SELECTION_HEAD = struct.Struct(">HB")
 _KEYS = {"version", "quote", "signature", "ak", "pcrs"}
 _OPTIONAL_KEYS = {"ak_certificates", "event_log"}
 
@@ -96,6 +101,9 @@ class _Reader:
     def number(self, size: int, field: str) -> int:
         return int.from_bytes(self.take(size, field), "big")
 
+    def numbers(self, layout: struct.Struct, field: str) -> tuple[int, ...]:
+        return layout.unpack(self.take(layout.size, field))
+
     def sized(self, field: str, most: int = 512) -> bytes:
         size = self.number(2, field)
         if size > most:
@@ -112,18 +120,21 @@ class _Reader:
 def read_quote(data: bytes) -> Quote:
     """Read a TPMS_ATTEST; only a quote that a TPM generated is one. Raises: MalformedEvidence, UnsupportedEvidence."""
     reader = _Reader(data, "TPMS_ATTEST")
-    if (magic := reader.number(4, "magic")) != GENERATED:
+    magic, kind = reader.numbers(_HEAD, "magic")
+    if magic != GENERATED:
         raise MalformedEvidence(f"TPMS_ATTEST: wanted magic ff544347, seen {magic:08x}", field="magic", offset=0)
-    if (kind := reader.number(2, "type")) != ATTEST_QUOTE:
+    if kind != ATTEST_QUOTE:
         raise UnsupportedEvidence(f"TPMS_ATTEST: wanted type 8018 (quote), seen {kind:04x}")
+    signer, extra_data = reader.sized("qualifiedSigner"), reader.sized("extraData")
+    clock, resets, restarts, safe = reader.numbers(_CLOCK_INFO, "clockInfo")
     quote = Quote(
         raw=data,
-        qualified_signer=reader.sized("qualifiedSigner"),
-        extra_data=reader.sized("extraData"),
-        clock=reader.number(8, "clock"),
-        reset_count=reader.number(4, "resetCount"),
-        restart_count=reader.number(4, "restartCount"),
-        safe=reader.number(1, "safe") == 1,
+        qualified_signer=signer,
+        extra_data=extra_data,
+        clock=clock,
+        reset_count=resets,
+        restart_count=restarts,
+        safe=safe == 1,
         firmware_version=reader.number(8, "firmwareVersion"),
         selection=_selections(reader),
         pcr_digest=reader.sized("pcrDigest"),
@@ -143,8 +154,13 @@ def _selections(reader: _Reader) -> tuple[Selection, ...]:
 
 
 def _selection(reader: _Reader) -> Selection:
-    bank = _hash(reader.number(2, "pcrSelect.hash"))
-    bits = int.from_bytes(reader.take(reader.number(1, "sizeofSelect"), "pcrSelect"), "little")
+    number, size = reader.numbers(_SELECTION_HEAD, "pcrSelect.hash")
+    return _selected(_hash(number), reader.take(size, "pcrSelect"))
+
+
+@lru_cache(maxsize=32)
+def _selected(bank: str, octets: bytes) -> Selection:
+    bits = int.from_bytes(octets, "little")
     if bits >> _PCRS:
         raise MalformedEvidence("TPMS_ATTEST: a PCR over 23 selected", field="pcrSelect")
     return Selection(bank=bank, pcrs=tuple(number for number in range(_PCRS) if bits >> number & 1))
@@ -186,9 +202,10 @@ def pcr_concatenation(quote: Quote, pcrs: Mapping[str, Mapping[int, bytes]]) -> 
     """
     parts = []
     for selection in quote.selection:
+        values, size = pcrs.get(selection.bank, {}), DIGEST_SIZES[selection.bank]
         for number in selection.pcrs:
-            value = pcrs.get(selection.bank, {}).get(number)
-            if value is None or len(value) != DIGEST_SIZES[selection.bank]:
+            value = values.get(number)
+            if value is None or len(value) != size:
                 raise MalformedEvidence(
                     f"TPM evidence: the quote covers {selection.bank} PCR {number}, but no such value was sent",
                     field="pcrs",
@@ -250,7 +267,7 @@ def _octets(value: cbor.Value, field: str, most: int) -> bytes:
 def _read_pcrs(value: cbor.Value) -> Mapping[str, Mapping[int, bytes]]:
     if not isinstance(value, dict):
         raise MalformedEvidence("TPM evidence: wanted a map of banks", field="pcrs")
-    return MappingProxyType({_bank(name): _read_bank(name, content) for name, content in value.items()})
+    return MappingProxyType({_bank(name): _read_bank(_bank(name), content) for name, content in value.items()})
 
 
 def _bank(name: object) -> str:
@@ -259,14 +276,15 @@ def _bank(name: object) -> str:
     return name
 
 
-def _read_bank(name: object, content: cbor.Value) -> Mapping[int, bytes]:
+def _read_bank(name: str, content: cbor.Value) -> Mapping[int, bytes]:
     if not isinstance(content, dict):
         raise MalformedEvidence("TPM evidence: wanted a map of PCRs", field="pcrs")
     found: dict[int, bytes] = {}
+    size = DIGEST_SIZES[name]
     for number, value in content.items():
         if not isinstance(number, int) or not 0 <= number < _PCRS:
             raise MalformedEvidence("TPM evidence: wanted PCR numbers 0 to 23", field="pcrs")
-        if not isinstance(value, bytes) or len(value) != DIGEST_SIZES[_bank(name)]:
+        if not isinstance(value, bytes) or len(value) != size:
             raise MalformedEvidence("TPM evidence: a PCR value of the wrong size", field=f"pcrs.{name}.{number}")
         found[number] = value
     return MappingProxyType(found)
