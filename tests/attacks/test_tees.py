@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,19 @@ from attestable_mcp.errors import (
     VerificationError,
 )
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Verified
+from attestable_mcp.simulator import tpm as tpm_maker
 from attestable_mcp.verify import snp, tpm
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.wire import der
-from attestable_mcp.wire.eventlog import DstackEvent, dstack_boot_value, read_dstack_log
-from attestable_mcp.wire.tpm import TpmEvidence, write_evidence
+from attestable_mcp.wire.eventlog import (
+    SEPARATOR,
+    VARIABLE_DRIVER_CONFIG,
+    DstackEvent,
+    dstack_boot_value,
+    read_dstack_log,
+)
+from attestable_mcp.wire.tpm import TpmEvidence, read_evidence, write_evidence
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
@@ -276,6 +284,26 @@ def test_e10_structure_that_no_tpm_made_is_refused(sent: Callable[..., TpmEviden
     pcrs = {7: b"\7" * 32}
     with pytest.raises(MalformedEvidence, match="magic"):
         _verify_tpm(sent(pcrs, b"\0" + _quote(1 << 7, pcrs)[1:]))
+
+
+def test_p8_registers_that_the_quote_does_not_cover_explain_nothing() -> None:
+    """A sender who has PCR 0 quoted and invents PCR 4 and 7 with a fitting log proves no boot at all."""
+    variable = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c") + struct.pack("<QQ", 10, 1)
+    events = (
+        tpm_maker.Event(pcr=7, data=variable + "SecureBoot".encode("utf-16-le") + b"\1", kind=VARIABLE_DRIVER_CONFIG),
+        *(tpm_maker.Event(pcr=number, data=bytes(4), kind=SEPARATOR) for number in (4, 7)),
+    )
+    invented = tpm_maker.TpmQuote(events=events)
+    vendor = tpm_maker.well_known()
+
+    def claimed(selected: tuple[int, ...]) -> set[str]:
+        body = vendor.evidence(bytes(64), options=replace(invented, selected=selected))
+        pcrs = {"sha256": {number: vendor.pcrs(invented)[number] for number in (0, 4, 7)}}
+        verified = _verify_tpm(replace(read_evidence(body), pcrs=pcrs))
+        return {"secure_boot", "boot_applications", "event_log_explains"} & set(verified.claims.values)
+
+    assert claimed((0, 4, 7)) == {"secure_boot", "boot_applications", "event_log_explains"}
+    assert claimed((0,)) == {"event_log_explains"}
 
 
 def _dstack(*events: tuple[str, bytes], digest_of: bytes | None = None) -> bytes:

@@ -22,17 +22,30 @@ from attestable_mcp.errors import (
     SignatureInvalid,
     VerificationError,
 )
-from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
+from attestable_mcp.rats import (
+    _MINT,
+    Claims,
+    ClaimValue,
+    EndorsementQuery,
+    Endorsements,
+    Evidence,
+    Finding,
+    Tee,
+    Verified,
+)
 from attestable_mcp.verify.chain import check_revocation, is_authority, read_pool, walk
 from attestable_mcp.verify.description import Description
+from attestable_mcp.verify.memory import Window, anchor_digest
 from attestable_mcp.verify.signature import HASHES, holds
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der
 from attestable_mcp.wire.bootlog import boot_applications, secure_boot
 from attestable_mcp.wire.eventlog import EventLog, content_faults, read_log, replay_pcrs
 from attestable_mcp.wire.tpm import (
+    DIGEST_SIZES,
     RESETTABLE,
     Quote,
+    Selection,
     Signature,
     TpmEvidence,
     pcr_concatenation,
@@ -106,7 +119,8 @@ def verify(
     trail = Trail()
     sent = read_evidence(evidence.body)
     proven = check_quote(sent, read_signature(sent.signature), trail)
-    bag = Endorsements(certificates=sent.ak_certificates) + endorsements
+    certificates = sent.ak_certificates + endorsements.certificates
+    bag = Endorsements(certificates=certificates, crls=endorsements.crls)
     trust = trust_key(sent.ak, bag, anchors.tpm, at=at, trail=trail, memory=memory)
     return Verified(
         _MINT,
@@ -134,47 +148,106 @@ def check_quote(sent: TpmEvidence, signature: Signature, trail: Trail) -> QuoteC
     seen = f"{signature.scheme} {signature.hash}" if good else "one that fails"
     trail.demand(good, SignatureInvalid, "tpm.quote.signature", "a signature by the attestation key", seen)
     quote = read_quote(sent.quote)
-    _check_digest(quote, sent, signature, trail)
-    values = _pcr_values(quote, sent, trail)
-    explained, unexplained = _replay(quote, sent, trail)
-    found = values | explained | _quote_values(quote)
-    return QuoteClaims(quote=quote, values=found, not_proven=unexplained)
+    block = _check_digest(quote, sent, signature, trail)
+    _check_selection(quote, trail)
+    _check_log(sent.event_log, trail)
+    meaning = _meaning(quote.selection, block, sent.event_log)
+    if sent.event_log:
+        trail.passed("tpm.eventlog", meaning.seen)
+    return QuoteClaims(quote=quote, values={**meaning.values, **_quote_values(quote)}, not_proven=meaning.not_proven)
 
 
-def _check_digest(quote: Quote, sent: TpmEvidence, signature: Signature, trail: Trail) -> None:
-    """The digest's hash is that of the signing scheme, whatever the bank (Part 2 §10.12.1)."""
-    digest = hashlib.new(signature.hash, pcr_concatenation(quote, sent.pcrs)).digest()
+def _check_digest(quote: Quote, sent: TpmEvidence, signature: Signature, trail: Trail) -> bytes:
+    """The values that the digest covers, end to end. Its hash is the signing scheme's, whatever the bank (§10.12.1)."""
+    block = pcr_concatenation(quote, sent.pcrs)
+    digest = hashlib.new(signature.hash, block).digest()
     if digest != quote.pcr_digest:
         trail.refuse(
             VerificationError, "tpm.quote.pcrs", wanted=quote.pcr_digest.hex(), seen=digest.hex(),
             reason="the PCR values sent are not those that the TPM signed", code="pcr_mismatch",
         )  # fmt: skip
     trail.passed("tpm.quote.pcrs", digest.hex())
+    return block
 
 
-def _lasting(quote: Quote) -> list[tuple[str, int]]:
+@lru_cache(maxsize=64)
+def _lasting(selected: tuple[Selection, ...]) -> tuple[tuple[str, int], ...]:
     """The PCRs that a quote covers and that nobody can reset at will."""
-    return [
+    return tuple(
         (selection.bank, number)
-        for selection in quote.selection
+        for selection in selected
         for number in selection.pcrs
         if selection.bank in HASHES and number not in RESETTABLE
-    ]
+    )
 
 
-def _pcr_values(quote: Quote, sent: TpmEvidence, trail: Trail) -> dict[str, ClaimValue]:
-    """`pcr0` … of the strongest bank, and `pcr0_sha256` … of each; SHA-1 banks and resettable PCRs are left out."""
-    lasting = _lasting(quote)
+def _check_selection(quote: Quote, trail: Trail) -> None:
+    lasting = _lasting(quote.selection)
     if not lasting:
         trail.refuse(
             VerificationError, "tpm.quote.selection", wanted="a lasting PCR of a SHA-2 bank", code="no_pcr",
             seen="; ".join(f"{item.bank} {item.pcrs}" for item in quote.selection) or "none",
         )  # fmt: skip
     trail.passed("tpm.quote.selection", f"{len(lasting)} PCRs")
-    banks = {bank for bank, _ in lasting}
-    strongest = next(bank for bank in _PREFERRED if bank in banks)
-    found: dict[str, ClaimValue] = {f"pcr{number}_{bank}": sent.pcrs[bank][number].hex() for bank, number in lasting}
-    return found | {f"pcr{number}": sent.pcrs[bank][number].hex() for bank, number in lasting if bank == strongest}
+
+
+def _check_log(data: bytes, trail: Trail) -> None:
+    """A log is optional: the PCRs are proven without it. A log that contradicts itself is `event_log_invalid`."""
+    if not data:
+        trail.skipped("tpm.eventlog", "no event log was sent")
+    elif faults := _understood(data)[1]:
+        trail.refuse(VerificationError, "tpm.eventlog", reason=faults[0], code="event_log_invalid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meaning:
+    """What proven PCR values come to: claims, the words of the finding on the log, what stays unproven."""
+
+    values: Mapping[str, ClaimValue]
+    seen: str
+    not_proven: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _meaning(selected: tuple[Selection, ...], block: bytes, event_log: bytes) -> _Meaning:
+    """Read the values that a quote's digest covers, and replay the log against them: what it does not explain is said.
+
+    A machine has the same values until something extends one. Nothing but covered values is looked at.
+    """
+    quoted = _split(selected, block)
+    values = _pcr_values(quoted)
+    if not event_log:
+        return _Meaning(values=MappingProxyType(values), seen="", not_proven=(_NO_LOG,))
+    log, _ = _understood(event_log)
+    banks = [bank for bank in log.banks if any(bank == item for item, _ in quoted)]
+    replayed = {bank: _replayed(event_log, bank) for bank in banks}
+    unexplained = [f"{bank} PCR {number}" for bank, number in quoted if _differs(quoted, replayed, bank, number)]
+    values["event_log_explains"] = f"not {', '.join(unexplained)}" if unexplained else "all"
+    values |= _boot_values(log, {bank for bank in banks if not _differs(quoted, replayed, bank, 7)}, "secure_boot")
+    values |= _boot_values(
+        log, {bank for bank in banks if not _differs(quoted, replayed, bank, 4)}, "boot_applications"
+    )
+    left = (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
+    seen = f"{len(log.events)} events, {len(unexplained)} registers not explained"
+    return _Meaning(values=MappingProxyType(values), seen=seen, not_proven=left)
+
+
+def _split(selected: tuple[Selection, ...], block: bytes) -> dict[tuple[str, int], bytes]:
+    """The lasting PCRs by bank and number, out of the values end to end as the digest covers them."""
+    found, at = {}, 0
+    for selection in selected:
+        size = DIGEST_SIZES[selection.bank]
+        for number in selection.pcrs:
+            found[selection.bank, number] = block[at : at + size]
+            at += size
+    return {name: found[name] for name in _lasting(selected)}
+
+
+def _pcr_values(quoted: Mapping[tuple[str, int], bytes]) -> dict[str, ClaimValue]:
+    """`pcr0` … of the strongest bank, and `pcr0_sha256` … of each; SHA-1 banks and resettable PCRs are left out."""
+    strongest = next(bank for bank in _PREFERRED if any(bank == item for item, _ in quoted))
+    found: dict[str, ClaimValue] = {f"pcr{number}_{bank}": value.hex() for (bank, number), value in quoted.items()}
+    return found | {f"pcr{number}": value.hex() for (bank, number), value in quoted.items() if bank == strongest}
 
 
 def _quote_values(quote: Quote) -> dict[str, ClaimValue]:
@@ -186,29 +259,6 @@ def _quote_values(quote: Quote) -> dict[str, ClaimValue]:
         "reset_count": quote.reset_count,
         "restart_count": quote.restart_count,
     }
-
-
-def _replay(quote: Quote, sent: TpmEvidence, trail: Trail) -> tuple[dict[str, ClaimValue], tuple[str, ...]]:
-    """Replay the log against the quoted PCRs. What it does not explain is said; a lie in it is refused.
-
-    A log is optional: the PCRs are proven without it. A log that contradicts itself is `event_log_invalid`.
-    """
-    if not sent.event_log:
-        trail.skipped("tpm.eventlog", "no event log was sent")
-        return {}, (_NO_LOG,)
-    log, faults = _understood(sent.event_log)
-    if faults:
-        trail.refuse(VerificationError, "tpm.eventlog", reason=faults[0], code="event_log_invalid")
-    banks = [bank for bank in log.banks if any(bank == item for item, _ in _lasting(quote))]
-    replayed = {bank: _replayed(sent.event_log, bank) for bank in banks}
-    unexplained = [f"{bank} PCR {number}" for bank, number in _lasting(quote) if _differs(sent, replayed, bank, number)]
-    trail.passed("tpm.eventlog", f"{len(log.events)} events, {len(unexplained)} registers not explained")
-    explains = f"not {', '.join(unexplained)}" if unexplained else "all"
-    values: dict[str, ClaimValue] = {"event_log_explains": explains}
-    values |= _boot_values(log, {bank for bank in banks if not _differs(sent, replayed, bank, 7)}, "secure_boot")
-    values |= _boot_values(log, {bank for bank in banks if not _differs(sent, replayed, bank, 4)}, "boot_applications")
-    left = (f"what {', '.join(unexplained)} mean: the event log does not explain them",) if unexplained else ()
-    return values, left
 
 
 @lru_cache(maxsize=32)
@@ -234,9 +284,14 @@ def _boot_values(log: EventLog, banks: set[str], name: str) -> dict[str, ClaimVa
     return {} if on is None else {name: on}
 
 
-def _differs(sent: TpmEvidence, replayed: Mapping[str, Mapping[int, bytes]], bank: str, number: int) -> bool:
-    """A register that no event extends still has to hold the value that it starts with, which proves nothing more."""
-    value = sent.pcrs.get(bank, {}).get(number)
+def _differs(
+    quoted: Mapping[tuple[str, int], bytes], replayed: Mapping[str, Mapping[int, bytes]], bank: str, number: int
+) -> bool:
+    """A register that no event extends still has to hold the value that it starts with, which proves nothing more.
+
+    One that the quote does not cover differs from everything: whoever sends its value may say what she likes.
+    """
+    value = quoted.get((bank, number))
     started = (b"\xff" if 17 <= number <= 22 else b"\0") * len(value or b"")
     return value is None or replayed.get(bank, {}).get(number, started) != value
 
@@ -252,6 +307,8 @@ def trust_key(
 ) -> KeyTrust:
     """Why this attestation key is one. A certificate of another key is never taken for it (`ak_certificate_mismatch`).
 
+    What the same certificates and lists came to is remembered from `at` until the first of them expires.
+
     Raises: EndorsementUnavailable (nothing at all speaks for the key), ChainInvalid, Revoked, EndorsementStale.
     """
     digest = hashlib.sha256(ak).hexdigest()
@@ -259,6 +316,33 @@ def trust_key(
     if pinned is not None:
         trail.passed("tpm.ak.pinned", pinned.name)
         return KeyTrust(anchor=pinned, valid_until=_FOREVER, not_proven=(_NO_MAKER,))
+    key = ("ak", digest, _bag_digest(endorsements), anchor_digest(tuple(anchors)))
+    known: tuple[KeyTrust, tuple[Finding, ...]] | None = memory.recall(key, at) if memory is not None else None
+    if known is not None:
+        trail.extend(known[1])
+        return known[0]
+    before = len(trail.findings)
+    trust = _certified(ak, digest, endorsements, anchors, at, trail, memory)
+    if memory is not None:
+        memory.remember(key, (trust, trail.findings[before:]), Window(start=at, end=trust.valid_until))
+    return trust
+
+
+def _bag_digest(bag: Endorsements) -> bytes:
+    """SHA-256 over the certificates and lists at hand, with their sizes, so that one is never read as two."""
+    sizes = [len(raw) for raw in bag.certificates], [len(raw) for raw in bag.crls]
+    return hashlib.sha256(repr(sizes).encode() + b"".join(bag.certificates + bag.crls)).digest()
+
+
+def _certified(
+    ak: bytes,
+    digest: str,
+    endorsements: Endorsements,
+    anchors: Sequence[TrustAnchor],
+    at: datetime,
+    trail: Trail,
+    memory: Memory | None,
+) -> KeyTrust:
     pool = read_pool(trim_der(raw) for raw in endorsements.certificates)
     leaf = next((certificate for certificate in pool if certificate.spki == ak), None)
     if leaf is None:
