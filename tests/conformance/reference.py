@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import outside
-from suite import OURS, TRUST, Missing, program, said
+from suite import OURS, TRUST, Missing, pinned, program, said
 
 MODERN = "2026-07-28"
 SECONDS = 30.0
@@ -384,9 +384,7 @@ def converse(server: Server, era: str, *, through: bool) -> tuple[Message, Talk]
 
 def _policy(url: str, path: Path) -> list[str]:
     """A policy for this very server that takes whatever it lists."""
-    pin = [*OURS, "pin", url, "--danger-accept-simulated", "-o", str(path)]
-    subprocess.run(pin, check=True, capture_output=True)
-    path.write_text(path.read_text().partition("[manifest]")[0] + '[manifest]\nmode = "uncommitted"\n')
+    path.write_text(pinned(url, path).partition("[manifest]")[0] + '[manifest]\nmode = "uncommitted"\n')
     return ["--policy", str(path)]
 
 

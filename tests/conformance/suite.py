@@ -7,6 +7,9 @@ Ways: `direct`; `url` = connect --listen to serve URL; `stdio` = connect --liste
 `bridge`, before a server that speaks only the era that the revision is not of. Prints a table. The exit code is 1 if a
 scored scenario fails on a way and not directly (docs/conformance.md says which do, and why). `outside.py` in this
 folder fetches what is needed.
+
+`connect` is given a policy with `[manifest] unlisted = "danger-pass"`: the suite calls tools that the server does not
+list, and looks at what the server answers. With --guarded it goes without that word, as everybody should.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+import httpx2
+
 sys.path.insert(0, str(Path(__file__).parent))
 import outside
 
@@ -34,6 +39,7 @@ REVISIONS = ("2025-11-25", "2026-07-28")
 WAYS = ("direct", "url", "stdio", "bridge", "translated")
 OURS = [sys.executable, "-m", "attestable_mcp"]
 TRUST = ["--genuine-only", "--danger-accept-simulated"]
+MANIFEST = '[manifest]\nmode = "any"\nunlisted = "{}"\n'
 _SCENARIO = re.compile(r"^[✓✗] (\S+): (\d+) passed, (\d+) failed")
 _UNSCORED = re.compile(r"^  [✓✗] (\S+) \((\S+)\)")
 _HERE = Path(__file__).parent
@@ -97,11 +103,21 @@ def said(process: subprocess.Popen[str]) -> dict[str, str]:
     return found
 
 
+def pinned(url: str, path: Path) -> str:
+    """The policy that `pin` writes for the server that answers now. Raises: Missing."""
+    words = [*OURS, "pin", url, "--danger-accept-simulated", "-o", str(path)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise Missing(f"pin {url}: {ran.stderr:.500}")
+    return path.read_text()
+
+
 class Way:
     """Starts what stands between the suite and the server. Use `with Way(...) as url`."""
 
-    def __init__(self, name: str, revision: str, folder: Path) -> None:
+    def __init__(self, name: str, revision: str, folder: Path, *, guarded: bool = False) -> None:
         self._name = name
+        self._manifest = MANIFEST.format("refuse" if guarded else "danger-pass")
         self._revision = revision
         self._folder = folder
         self._stack = contextlib.ExitStack()
@@ -146,12 +162,18 @@ class Way:
         return said(self._start("serve", words))["url"]
 
     def _listening(self, url: str) -> str:
-        words = [*OURS, "connect", url, *TRUST, "--listen", "127.0.0.1:0", "--json"]
+        words = [*OURS, "connect", url, *self._policy(url), "--listen", "127.0.0.1:0", "--json"]
         return said(self._start("connect", words))["url"]
 
     def _bridged(self, url: str) -> str:
-        bridge = [*OURS, "connect", self._served([url]), *TRUST]
-        return self._listening(self._served(["--", *bridge]))
+        inner = self._served([url])
+        return self._listening(self._served(["--", *OURS, "connect", inner, *self._policy(inner)]))
+
+    def _policy(self, url: str) -> list[str]:
+        """The policy that `pin` writes for this very server, with our word in the place of the pinned list."""
+        path = self._folder / f"policy-{httpx2.URL(url).port}.toml"
+        path.write_text(pinned(url, path).partition("[manifest]")[0] + self._manifest)
+        return ["--policy", str(path)]
 
     def _start(self, name: str, words: list[str]) -> subprocess.Popen[str]:
         return self._stack.enter_context(program(words, self._folder / f"{name}.log"))
@@ -242,6 +264,7 @@ def main() -> int:
     parser.add_argument("--scenario", nargs="*", default=[], metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every scenario's figures here")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep everything that was said there")
+    parser.add_argument("--guarded", action="store_true", help="connect without the word that lets unlisted tools pass")
     given = parser.parse_args()
     found: dict[tuple[str, str], Outcome] = {}
     with contextlib.ExitStack() as stack:
@@ -251,7 +274,7 @@ def main() -> int:
                 for way in given.ways.split(","):
                     folder = logs / revision / way
                     folder.mkdir(parents=True, exist_ok=True)
-                    with Way(way, revision, folder) as url:
+                    with Way(way, revision, folder, guarded=given.guarded) as url:
                         found[revision, way] = examine(url, revision, given.scenario, folder)
                     print(table({(revision, way): found[revision, way]})[-1], flush=True, file=sys.stderr)
         except Missing as problem:

@@ -15,6 +15,8 @@ from attestable_mcp.appraise.fault import PolicyFault
 
 ManifestMode = Literal["pinned", "signed", "any", "uncommitted"]
 MODES: tuple[str, ...] = get_args(ManifestMode)
+Unlisted = Literal["refuse", "danger-pass"]
+UNLISTED: tuple[str, ...] = get_args(Unlisted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,9 @@ class ManifestPolicy:
     `freshness = "certificate"`, where no evidence can commit to anything. In every mode, what changes later is refused,
     save names that match a pattern of `dynamic` (`*` and `?`).
 
+    `unlisted`: a call of a tool or prompt that the server never listed is refused, or, with `danger-pass`, sent all the
+    same. What was promised and has changed or gone, and what is listed since, is refused either way.
+
     `document` is a path, or the JSON text itself. `keys` are paths of PEM public keys.
 
     Raises:
@@ -38,6 +43,7 @@ class ManifestPolicy:
     document: str = ""
     keys: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
+    unlisted: Unlisted = "refuse"
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
@@ -54,6 +60,10 @@ class ManifestPolicy:
             raise PolicyFault('a document stands beside mode = "pinned" or "signed" only', "document")
         if self.mode != "signed" and self.keys:
             raise PolicyFault('keys stand beside mode = "signed" only', "keys")
+        if self.unlisted not in UNLISTED:
+            raise PolicyFault(f"wanted one of {', '.join(UNLISTED)}, seen {self.unlisted!r}", "unlisted")
+        if self.unlisted != "refuse" and self.mode in ("pinned", "signed"):
+            raise PolicyFault(f'mode = "{self.mode}" names all that may be called; nothing else can pass', "unlisted")
         for index, pattern in enumerate(self.dynamic):
             if not isinstance(pattern, str) or not pattern.strip("*? "):
                 raise PolicyFault(f"{pattern!r} would match every name", "dynamic", index)
@@ -71,6 +81,20 @@ def left_open(policy: ManifestPolicy, committed: bytes) -> tuple[str, ...]:
 
     `committed` is what its live evidence commits to, or empty.
     """
+    return (*_list_left_open(policy, committed), *unlisted_open(policy))
+
+
+def unlisted_open(policy: ManifestPolicy) -> tuple[str, ...]:
+    """The sentence for a policy that lets calls of unlisted tools pass; empty for any other."""
+    if policy.unlisted == "refuse":
+        return ()
+    return (
+        'calls of tools that the server never listed: the policy sends them ([manifest] unlisted = "danger-pass"), '
+        "and no manifest covers them",
+    )
+
+
+def _list_left_open(policy: ManifestPolicy, committed: bytes) -> tuple[str, ...]:
     if not committed:
         return ("which tools the server offers: the evidence commits to no manifest",)
     if policy.mode == "pinned" and policy.digest:

@@ -298,7 +298,7 @@ def _token(section: Section, base: Path | None) -> TokenPolicy:
 
 
 def _manifest(section: Section, base: Path | None) -> ManifestPolicy:
-    values = {"mode": section.text("mode"), "digest": section.text("digest"), "document": section.text("document")}
+    values = {name: section.text(name) for name in ("mode", "digest", "document", "unlisted")}
     lists = {"keys": section.texts("keys", or_one=True), "dynamic": section.texts("dynamic", or_one=True)}
     section.finish()
     if not any(value is not None for value in (*values.values(), *lists.values())):

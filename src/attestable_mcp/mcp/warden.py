@@ -1,8 +1,8 @@
 """Which tools and prompts may be called: what was promised, what is listed now, and how the two differ. No I/O.
 
 What was promised is a pinned or signed manifest, or the first list of the conversation. An item that the server lists
-otherwise later is not passed on in lists and cannot be called; nor can one that was never listed. Names that match a
-`dynamic` pattern of the policy may come, go and change, and each time they do it is told.
+otherwise later is not passed on in lists and cannot be called; nor can one that was never listed, unless the policy
+says so. Names that match a `dynamic` pattern of the policy may come, go and change, and each time they do it is told.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ class Warden:
         if listed is not None and (listed[0] == state.promised.get(name) or self._policy.is_dynamic(name)):
             return None
         if listed is None and (not state.complete and name in state.promised):
+            return None
+        if listed is None and state.complete and name not in state.promised and self._policy.unlisted == "danger-pass":
             return None
         word = f"{kind.word} {name!r}"
         if listed is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from OpenSSL import SSL
 
-from attestable_mcp.appraise.offer import NO_OFFER
+from attestable_mcp.appraise.offer import NO_OFFER, unlisted_open
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.reattest import NEVER, ReattestPolicy
 from attestable_mcp.bind.live import Answer, Binding, Challenge, Commitments
@@ -185,7 +185,7 @@ class Gate:
         yield Within(self._judge.patience + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._judge.clock())
         if self.policy.trust.freshness == "certificate":
-            return self._remembered((yield from self._admit(_by_certificate(origin, certificate))))
+            return self._remembered((yield from self._admit(self._by_certificate(origin, certificate))))
         peer, asked = yield from self._live(channel, origin, certificate, quote=quote)
         peer = yield from self._admit(peer)
         if asked is not None and self.prover is not None:
@@ -257,16 +257,19 @@ class Gate:
             return admitted
         return peer
 
+    def _by_certificate(self, origin: Origin, certificate: ProvenCertificate) -> AttestedPeer:
+        return _by_certificate(origin, certificate, (*NO_OFFER, *unlisted_open(self.policy.manifest)))
+
     def _remembered(self, peer: AttestedPeer) -> AttestedPeer:
         self._peers.put(peer.origin, peer)
         self.newest = peer
         return peer
 
 
-def _by_certificate(origin: Origin, certificate: ProvenCertificate) -> AttestedPeer:
+def _by_certificate(origin: Origin, certificate: ProvenCertificate, left_open: tuple[str, ...]) -> AttestedPeer:
     return AttestedPeer(
         origin=origin,
-        result=replace(certificate.result, not_proven=(*certificate.result.not_proven, *NO_OFFER)),
+        result=replace(certificate.result, not_proven=(*certificate.result.not_proven, *left_open)),
         certificate_result=certificate.result,
         verified=certificate.verified,
         binding=None,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from attestable_mcp.appraise.offer import ManifestPolicy
+from attestable_mcp.appraise.offer import ManifestPolicy, left_open
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.receipt import Head, Ledger, Receipt, verify
@@ -102,13 +102,25 @@ def test_an_expired_signature_promises_nothing(tmp_path: Path) -> None:
     [
         'mode = "pinned"', 'mode = "signed"', 'mode = "sometimes"', 'mode = "any"\ndigest = "00"',
         'mode = "any"\ndynamic = ["*"]', 'mode = "any"\nkeys = ["a.pub"]', 'mode = "any"\nother = 1',
-        'mode = "pinned"\ndigest = "XY"',
+        'mode = "pinned"\ndigest = "XY"', 'mode = "any"\nunlisted = "pass"', 'mode = "any"\nunlisted = ""',
+        f'mode = "pinned"\ndigest = "{"00" * 32}"\nunlisted = "danger-pass"',
+        'mode = "signed"\nkeys = ["a.pub"]\nunlisted = "danger-pass"',
     ],
 )  # fmt: skip
 def test_a_manifest_section_that_cannot_be_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Policy.from_toml(f'[policy]\nmrenclave = "{"00" * 32}"\n[manifest]\n{text}\n', "p.toml")
     assert "p.toml, line" in caught.value.message
+
+
+@pytest.mark.parametrize("word", ["refuse", "danger-pass"])
+@pytest.mark.parametrize("committed", [b"", bytes(32)])
+def test_the_word_for_unlisted_tools_is_read_and_said(word: str, committed: bytes) -> None:
+    text = f'[policy]\nmrenclave = "{"00" * 32}"\n[manifest]\nunlisted = "{word}"\n'
+    rules = Policy.from_toml(text, "p.toml").manifest
+    assert rules == ManifestPolicy(unlisted=word)  # type: ignore[arg-type]
+    said = [sentence for sentence in left_open(rules, committed) if "never listed" in sentence]
+    assert len(said) == (word == "danger-pass")
 
 
 @pytest.fixture
