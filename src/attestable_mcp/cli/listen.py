@@ -34,13 +34,14 @@ def add_listen(parser: Parser) -> None:
 
 def check_listen(arguments: Arguments) -> None:
     """Options that only go with `--listen`, and an address of this machine only. Raises: UsageError."""
-    from attestable_mcp.mcp.target import is_loopback
-
     if arguments.listen is None:
         for name in ("health", "token_file", "allow_origin", "danger_listen_beyond_this_machine"):
             if getattr(arguments, name):
                 raise UsageError(text.only_with(f"--{name.replace('_', '-')}", "--listen"))
-    elif not is_loopback(arguments.listen[0]) and not arguments.danger_listen_beyond_this_machine:
+        return
+    from attestable_mcp.mcp.target import is_loopback  # brings the SDK, which a bridge on stdio must not wait for
+
+    if not is_loopback(arguments.listen[0]) and not arguments.danger_listen_beyond_this_machine:
         raise UsageError(text.beyond_this_machine(arguments.listen[0]), hint=text.BEYOND_HINT)
 
 
