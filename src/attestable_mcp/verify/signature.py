@@ -25,6 +25,7 @@ HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha512": hashes.SHA512(),
 }
 """No SHA-1: nobody should trust a new signature over it."""
+_ECDSA_OVER = {algorithm.name: ec.ECDSA(algorithm) for algorithm in HASHES.values()}
 _ECDSA = {"1.2.840.10045.4.3.2": "sha256", "1.2.840.10045.4.3.3": "sha384", "1.2.840.10045.4.3.4": "sha512"}
 _RSASSA = {
     "1.2.840.113549.1.1.11": "sha256",
@@ -148,7 +149,7 @@ def _ecdsa_der(key: PublicKeyTypes, algorithm: hashes.HashAlgorithm, signature: 
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
     try:
-        key.verify(signature, message, ec.ECDSA(algorithm))
+        key.verify(signature, message, _ECDSA_OVER[algorithm.name])
     except (InvalidSignature, ValueError):
         return False
     return True

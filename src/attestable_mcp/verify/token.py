@@ -251,7 +251,7 @@ def _check_times(token: Token, at: datetime, trail: Trail) -> datetime:
 
 
 def _shown(moment: datetime | None) -> str:
-    return "none" if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    return "none" if moment is None else f"{moment.isoformat()[:19]}Z"
 
 
 def _check_audience(token: Token, trust: TokenTrust, trail: Trail) -> None:
