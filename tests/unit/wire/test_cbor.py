@@ -24,6 +24,13 @@ def test_values_read_and_write_as_cbor2_does(value: cbor.Value) -> None:
     assert cbor.decode(encoded) == value
 
 
+@pytest.mark.parametrize("size", [0, 1, 22, 23, 24, 25, 254, 255, 256, 257])
+def test_strings_of_every_head_are_read_back(size: int) -> None:
+    values: list[cbor.Value] = [b"x" * size, "x" * size, {size: b"x" * size, "x" * size: 1}]
+    for value in values:
+        assert cbor.decode(cbor2.dumps(value)) == cbor.decode(cbor.encode(value)) == value
+
+
 def test_tags_read_and_write_as_cbor2_does() -> None:
     value = Tagged(60000, [b"quote", {"k": Tagged(1, 2)}])
     theirs = cbor2.CBORTag(60000, [b"quote", {"k": cbor2.CBORTag(1, 2)}])
@@ -43,6 +50,12 @@ BAD = [
     ("1a0000ffff", "not_minimal", 0),
     ("1b00000000ffffffff", "not_minimal", 0),
     ("5801", "not_minimal", 0),
+    ("5817" + "00" * 23, "not_minimal", 0),
+    ("7817" + "61" * 23, "not_minimal", 0),
+    ("58", "truncated", 0),
+    ("5818" + "00" * 23, "truncated", 0),
+    ("78ff" + "61" * 254, "truncated", 0),
+    ("7818" + "61" * 23 + "ff", "bad_text", 25),
     ("4261", "truncated", 0),
     ("19ff", "truncated", 0),
     ("5f4161ff", "indefinite_length", 0),
