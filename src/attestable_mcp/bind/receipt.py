@@ -26,6 +26,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from attestable_mcp.bind import receipt_form
 from attestable_mcp.bind.keys import SIG_STRUCTURE, SIGNATURE_SIZE, BindingKey
 from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, frame
 from attestable_mcp.bind.tree import Frontier
@@ -39,8 +40,8 @@ CHAIN_SIZE: Final = 16
 HASH_SIZE: Final = 32
 EDDSA: Final = -8
 """COSE algorithm of Ed25519 under its general name (RFC 9053 section 2.2)."""
-_REQUEST: Final = b"attestable-mcp/receipt/v1/request"
-_RESULT: Final = b"attestable-mcp/receipt/v1/result"
+_REQUEST: Final = frame(b"attestable-mcp/receipt/v1/request")
+_RESULT: Final = frame(b"attestable-mcp/receipt/v1/result")
 _PROTECTED: Final = cbor.encode(cbor.encode({1: EDDSA}))
 _HEAD: Final = b"\xd2\x84" + _PROTECTED + b"\xa0"
 """Tag 18, an array of four, the protected header as byte string, an empty unprotected header."""
@@ -75,7 +76,8 @@ def result_digest(result: Mapping[str, Any]) -> bytes:
 
 
 def _digest(label: bytes, value: Any) -> bytes:
-    return hashlib.sha256(frame(label, canonical(value))).digest()
+    text = canonical(value)
+    return hashlib.sha256(label + len(text).to_bytes(4, "big") + text).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +98,8 @@ class Receipt:
 
     def payload(self) -> bytes:
         """Deterministic CBOR."""
-        values: dict[cbor.Key, cbor.Value] = {"kind": "receipt", "version": VERSION}
-        return cbor.encode(values | {name: getattr(self, name) for name in _RECEIPT_FIELDS})
+        values = {name: getattr(self, name) for name in receipt_form.KEYS}
+        return receipt_form.write({"kind": "receipt", "version": VERSION, **values})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,6 @@ class Head:
         return cbor.encode(values | {name: getattr(self, name) for name in _HEAD_FIELDS})
 
 
-_RECEIPT_FIELDS: Final = (
-    "chain", "counter", "previous", "time", "method", "name", "request", "result", "item", "manifest", "transcript",
-)  # fmt: skip
 _HEAD_FIELDS: Final = ("chain", "size", "root", "time", "transcript")
 _SIZES: Final[Mapping[str, frozenset[int]]] = {
     "chain": frozenset({CHAIN_SIZE}), "previous": frozenset({0, HASH_SIZE}), "request": frozenset({HASH_SIZE}),
@@ -134,7 +133,7 @@ def receipt_hash(message: bytes) -> bytes:
 
 def sign(statement: Receipt | Head, key: BindingKey) -> bytes:
     """The COSE_Sign1 message."""
-    payload = cbor.encode(statement.payload())
+    payload = receipt_form.write_scalar(statement.payload())
     return _HEAD + payload + _SIGNATURE + key.sign_receipt(_SIGNED + payload)
 
 
@@ -157,19 +156,23 @@ def _payload(message: bytes) -> bytes:
 
 
 def _statement(payload: bytes) -> Receipt | Head:
-    try:
-        inner = cbor.decode(payload, field="receipt")
-        fields = cbor.decode(inner, field="receipt") if isinstance(inner, bytes) else None
-    except MalformedEvidence as error:
-        raise _malformed(error.message) from error
+    fields = receipt_form.read(payload) or _map(payload)
     if not isinstance(fields, dict) or fields.get("version") != VERSION or isinstance(fields["version"], bool):
         raise _malformed(f"wanted version {VERSION}")
     match fields.get("kind"):
         case "receipt":
-            return Receipt(**_fields(fields, _RECEIPT_FIELDS))
+            return Receipt(**_fields(fields, receipt_form.KEYS))
         case "head":
             return Head(**_fields(fields, _HEAD_FIELDS))
     raise _malformed("wanted a receipt or a head")
+
+
+def _map(payload: bytes) -> cbor.Value:
+    try:
+        inner = cbor.decode(payload, field="receipt")
+        return cbor.decode(inner, field="receipt") if isinstance(inner, bytes) else None
+    except MalformedEvidence as error:
+        raise _malformed(error.message) from error
 
 
 def _fields(fields: Mapping[Any, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -200,6 +203,19 @@ def verify(message: bytes, public: bytes | Ed25519PublicKey) -> Receipt | Head:
     """
     payload = _payload(message)
     statement = _statement(payload)
+    _check(message, payload, public)
+    return statement
+
+
+def check_signature(message: bytes, public: bytes | Ed25519PublicKey) -> None:
+    """The signature of a message that `read` has read already.
+
+    Raises: as `verify`.
+    """
+    _check(message, _payload(message), public)
+
+
+def _check(message: bytes, payload: bytes, public: bytes | Ed25519PublicKey) -> None:
     key = public if isinstance(public, Ed25519PublicKey) else Ed25519PublicKey.from_public_bytes(public)
     try:
         key.verify(message[2 - _TAIL :], _SIGNED + payload)
@@ -209,7 +225,6 @@ def verify(message: bytes, public: bytes | Ed25519PublicKey) -> Receipt | Head:
             code="receipt_signature",
             hint="do not rely on it: it proves nothing about this server",
         ) from error
-    return statement
 
 
 # The server's side

@@ -104,11 +104,11 @@ class Listing:
     kind: Kind
     items: Mapping[str, Item]
     digests: Mapping[str, bytes]
+    digest: bytes = field(init=False)
+    """The set's digest."""
 
-    @property
-    def digest(self) -> bytes:
-        """The set's digest."""
-        return set_digest(self.kind, self.digests)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", set_digest(self.kind, self.digests))
 
 
 def listing(kind: Kind, items: Iterable[Any]) -> Listing:
@@ -145,16 +145,17 @@ class Manifest:
 
     sets: Mapping[str, Listing] = field(default_factory=lambda: EMPTY)
     counter: int = 0
+    digest: bytes = field(init=False)
+    """What a transcript commits to (32 bytes)."""
+
+    def __post_init__(self) -> None:
+        # each receipt names it: made once, not once a call
+        object.__setattr__(self, "digest", whole_digest(self.set_digests))
 
     @property
     def set_digests(self) -> dict[str, bytes]:
         """Each set's digest by `Kind.name`."""
         return {name: found.digest for name, found in self.sets.items()}
-
-    @property
-    def digest(self) -> bytes:
-        """What a transcript commits to (32 bytes)."""
-        return whole_digest(self.set_digests)
 
     @property
     def tools(self) -> Listing:

@@ -29,6 +29,7 @@ from attestable_mcp.bind.receipt import (
     RECEIPTS_KEY,
     Head,
     Receipt,
+    check_signature,
     read,
     receipt_hash,
     request_digest,
@@ -45,9 +46,10 @@ from attestable_mcp.tls.client import EXTENSION
 _log = logging.getLogger(__name__)
 _EARLY = 4096
 """Receipts that are held until the ones before them come in."""
-_SETTLE_SECONDS = 0.05
-"""Within this time after a signature was checked, the next ones wait for each other."""
+_SETTLE_SECONDS = 0.5
+"""Within this time after a signature was checked, the next ones wait for each other; so do receipts to be stored."""
 _TOGETHER = 64
+"""Receipts that wait at most."""
 _HEAD_PATH = "/.well-known/attestation/receipts"
 _UNKNOWN = "unknown_chain"
 _HINT = "do not rely on the answer; the call may have been carried out"
@@ -173,18 +175,22 @@ class Notary:
         if problem is not None:
             raise ReceiptError(f"receipt: {problem}", code="receipt_mismatch", hint=_HINT)
         self._unproven.append((message, receipt, public))
-        self._settle_soon()
+        self._settle_now_or_soon()
         self.newest = receipt
         if self._keeper is not None:
             self._keeper.keep(message, receipt, peer)
             await self._keep_proof(self._keeper, public)
 
-    def _settle_soon(self) -> None:
-        """Signatures at once where calls come singly; where they come in a rush, of several together a moment later."""
-        if time.monotonic() - self._proven_at >= _SETTLE_SECONDS or len(self._unproven) >= _TOGETHER:
-            self._settle()
-        elif self._settling is None:
+    def _settle_now_or_soon(self) -> None:
+        """Signatures at once where calls come singly; where they come in a rush, of several together a moment later.
+
+        Either way what is kept is written down a moment later.
+        """
+        rush = self._settling is not None or time.monotonic() - self._proven_at < _SETTLE_SECONDS
+        if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle_late)
+        if not rush or len(self._unproven) >= _TOGETHER:
+            self._settle()
 
     def _settle(self) -> None:
         """The newest signature vouches for all receipts that are linked to it; those that are not have their own.
@@ -199,20 +205,23 @@ class Notary:
                 if linked and (newest is None or item[2] == newest[2]):
                     newest = item if newest is None or item[1].counter > newest[1].counter else newest
                 else:
-                    verify(item[0], self._key(item[2]))
+                    check_signature(item[0], self._key(item[2]))
             if newest is not None:
-                verify(newest[0], self._key(newest[2]))
+                check_signature(newest[0], self._key(newest[2]))
         except AttestationError as error:
             self._broken = error
             raise
-        self._proven_at = time.monotonic()
+        if waiting:
+            self._proven_at = time.monotonic()
 
     def _settle_late(self) -> None:
         self._settling = None
         try:
-            self._settle()
-            if self._keeper is not None:
-                self._keeper.flush()
+            try:
+                self._settle()
+            finally:  # what does not hold is evidence too
+                if self._keeper is not None:
+                    self._keeper.flush()
         except AttestationError as error:
             self._broken = error
             _log.error("receipts do not hold, or could not be kept: %s", error)

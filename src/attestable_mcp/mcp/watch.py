@@ -176,16 +176,13 @@ class Watch(httpx2.AsyncBaseTransport):
             raise ConversationError("answer: compressed, although nobody asked for that", code="garbage")
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)
-        headers = [pair for pair in response.headers.raw if pair[0].lower() != b"content-length"]
-        content: dict[str, Any] = {"stream": _Events(stream, look)}
-        if kind == "application/json":
-            try:
-                body = await rewrite_json(await _whole(stream), look, strict=response.status_code == 200)
-            finally:
-                await response.aclose()
-            content = {"content": body}
-            headers.append((b"content-length", str(len(body)).encode()))
-        return httpx2.Response(response.status_code, headers=headers, extensions=response.extensions, **content)
+        if kind != "application/json":
+            return _replaced(response, _Events(stream, look), None)
+        try:
+            body = await rewrite_json(await _whole(stream), look, strict=response.status_code == 200)
+        finally:
+            await stream.aclose()
+        return _replaced(response, httpx2.ByteStream(body), len(body))
 
     async def _noticed(self, message: rpc.Message) -> rpc.Message | None:
         """A list that changed is read again before the next call."""
@@ -365,6 +362,19 @@ async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
         if len(body) > LIMITS.mcp_message:
             raise ConversationError(f"answer: wanted at most {LIMITS.mcp_message} bytes, seen more", code="flooded")
     return bytes(body)
+
+
+def _replaced(response: httpx2.Response, stream: httpx2.AsyncByteStream, size: int | None) -> httpx2.Response:
+    """The response with another body; the same object where nobody has read it, which costs far less than a new one."""
+    if response.is_stream_consumed:  # a copy of the old body is in there
+        kept = [pair for pair in response.headers.raw if pair[0].lower() != b"content-length"]
+        response = httpx2.Response(response.status_code, headers=kept, extensions=response.extensions, stream=stream)
+    response.stream = stream
+    if size is not None:
+        response.headers["content-length"] = str(size)
+    elif "content-length" in response.headers:
+        del response.headers["content-length"]
+    return response
 
 
 class _Events(httpx2.AsyncByteStream):
