@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import outside
-from suite import OURS, TRUST, Missing, pinned, program, said
+from suite import OURS, TRUST, Missing, program, said
 
 MODERN = "2026-07-28"
 SECONDS = 30.0
@@ -60,8 +60,6 @@ class Server:
     eras: tuple[str, ...] = ("legacy",)
     prepare: Callable[[Path], object] = lambda folder: None
     environment: Callable[[Path], dict[str, str]] = lambda folder: {}
-    varies: bool = False
-    """Does what it lists depend on the host? A manifest cannot hold that; the policy has to say so."""
 
 
 def tool(name: str, **arguments: object) -> Question:
@@ -223,9 +221,7 @@ SERVERS = (
         "fetch", lambda f: _python("mcp_server_fetch", "--allow-private-ips", "--ignore-robots-txt"),
         _fetch_questions, BOTH,
     ),
-    Server(
-        "everything", lambda f: _npm("@modelcontextprotocol/server-everything"), _everything_questions, varies=True
-    ),
+    Server("everything", lambda f: _npm("@modelcontextprotocol/server-everything"), _everything_questions),
     Server(
         "filesystem", lambda f: _npm("@modelcontextprotocol/server-filesystem", str(f)), _filesystem_questions,
         prepare=_files,
@@ -371,8 +367,7 @@ def converse(server: Server, era: str, *, through: bool) -> tuple[Message, Talk]
             os.environ.update(more)
             serve = [*OURS, "serve", "--attester", "simulated", "--json", "--", *words]
             url = said(stack.enter_context(program(serve, folder.parent / "serve.log")))["url"]
-            trust = _policy(url, folder.parent / "policy.toml") if server.varies else TRUST
-            words = [*OURS, "connect", url, *trust]
+            words = [*OURS, "connect", url, *TRUST]
         host = Host(stack.enter_context(process(words, more)), era)
         opened = host.open()
         for number, question in enumerate(server.questions(folder), start=1):
@@ -380,12 +375,6 @@ def converse(server: Server, era: str, *, through: bool) -> tuple[Message, Talk]
         time.sleep(0.3)
         replaced = json.loads(json.dumps([opened, host.talk.answers, host.talk.notices]).replace(str(folder), "FOLDER"))
         return replaced[0], Talk(replaced[1], replaced[2])
-
-
-def _policy(url: str, path: Path) -> list[str]:
-    """A policy for this very server that takes whatever it lists."""
-    path.write_text(pinned(url, path).partition("[manifest]")[0] + '[manifest]\nmode = "uncommitted"\n')
-    return ["--policy", str(path)]
 
 
 def bare(message: Message, *, translated: bool) -> Message:

@@ -282,7 +282,9 @@ def _with_hidden(result: rpc.Message, hidden: list[Any]) -> rpc.Message:
         digests = {name_of(TOOLS, tool): item_digest(TOOLS, tool).hex() for tool in hidden}
     except (AttestationError, AttributeError):
         return result
-    return result | {"_meta": meta | {META_KEY: summary | {"hidden": digests}}}
+    known = summary.get("hidden")
+    known = known if isinstance(known, dict) else {}
+    return result | {"_meta": meta | {META_KEY: summary | {"hidden": known | digests}}}
 
 
 class _Plain:

@@ -14,7 +14,7 @@ import anyio
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp.lister import Ask, read_manifest
-from attestable_mcp.mcp.manifest import Kind, Manifest, listing
+from attestable_mcp.mcp.manifest import Kind, Listing, Manifest, listing
 
 _log = logging.getLogger(__name__)
 _DOUBTS = 256
@@ -25,8 +25,9 @@ class Catalogue:
     """Lists the server in a session of its own: at the start, when it says that a list changed, when a client was given
     another list than ours, and now and then while calls come in.
 
-    A list that depends on the session is not ours to commit to: the manifest is what a session without credentials is
-    given. `fixed` is a manifest that was written down before and is committed to as it is, whatever the server lists.
+    A list that depends on the session is not ours to commit to: the manifest is what a client without credentials, that
+    can do everything, is given. Sessions that are given less of the same are covered (`confirm`). `fixed` is a manifest
+    that was written down before and is committed to as it is, whatever the server lists.
     """
 
     def __init__(self, ask: Ask, *, fixed: Manifest | None = None) -> None:
@@ -67,19 +68,27 @@ class Catalogue:
             self._doubts.clear()
             _log.info("the server's lists changed: manifest %s, change %d", found.digest.hex(), before.counter + 1)
 
-    async def confirm(self, kind: Kind, items: Iterable[object], *, whole: bool) -> None:
-        """A client was given these items: if that is not what we know, look again."""
+    async def confirm(self, kind: Kind, items: Iterable[object], *, whole: bool) -> dict[str, bytes]:
+        """A client was given these items: if that is not what we know, look again.
+
+        Gives the digests, by name, of what the manifest then has and a whole list has not, all else being equal.
+        """
         try:
             seen = listing(kind, items)
         except AttestationError:
-            return
-        known = self.manifest.sets[kind.name] if self.manifest is not None else None
-        if known is not None:
-            same = all(known.digests.get(name) == digest for name, digest in seen.digests.items())
-            if same and (not whole or len(seen.digests) == len(known.digests)):
-                return
-        if self._doubt(seen.digest):
+            return {}
+        missing = self._missing(seen)
+        if (missing is None or (whole and missing)) and self._doubt(seen.digest):
             await self.refresh()
+            missing = self._missing(seen)
+        return missing or {} if whole else {}
+
+    def _missing(self, seen: Listing) -> dict[str, bytes] | None:
+        """What a list lacks of the manifest; None where it has anything that is not in the manifest."""
+        known = self.manifest.sets[seen.kind.name].digests if self.manifest is not None else {}
+        if self.manifest is None or any(known.get(name) != digest for name, digest in seen.digests.items()):
+            return None
+        return {name: digest for name, digest in known.items() if name not in seen.digests}
 
     def _doubt(self, digest: bytes) -> bool:
         """Is this difference news? One that a fresh look did not confirm is a session's own list."""

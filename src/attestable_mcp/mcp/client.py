@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -163,8 +164,9 @@ class AttestedClient(Client):
 
     @property
     def attestation(self) -> AttestationResult:
-        """What was proven of the server, and what was not."""
-        return self.peer.result
+        """What was proven of the server, and what was not; also what the lists leave open that came so far."""
+        result = self.peer.result
+        return replace(result, not_proven=(*result.not_proven, *self._watch.left_open))
 
     async def __aenter__(self) -> AttestedClient:
         try:

@@ -1,7 +1,9 @@
 """Asks a server for all that it lists, in whichever era it speaks, through any way to POST a message.
 
 Every member that the server sends is kept as it is; nothing of MCP is modelled. Lists that a server does not claim to
-have are not asked for. Source: MCP 2026-07-28 (server/discover, basic/transports), 2025-11-25 (basic/lifecycle).
+have are not asked for. We say that we can do all that a host can, so that a server shows what it shows only to such:
+no tool is called, so none of it is ever used. Source: MCP 2026-07-28 (server/discover, basic/transports), 2025-11-25
+(basic/lifecycle).
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ from attestable_mcp.mcp.manifest import KINDS, PROMPTS, RESOURCES, TEMPLATES, TO
 from attestable_mcp.mcp.translate import NEWEST, NEWEST_HANDSHAKE
 
 _log = logging.getLogger(__name__)
+CAPABILITIES: rpc.Message = {
+    "sampling": {"context": {}, "tools": {}},
+    "elicitation": {"form": {}, "url": {}},
+    "roots": {},
+    "tasks": {"requests": {"sampling": {"createMessage": {}}, "elicitation": {"create": {}}}},
+}
+"""What a host may be able to do that a server's lists may depend on."""
 _CAPABILITY = {TOOLS: "tools", PROMPTS: "prompts", RESOURCES: "resources", TEMPLATES: "resources"}
 
 
@@ -132,7 +141,7 @@ class _Session:
 
 
 async def _modern(ask: Ask) -> _Session | None:
-    envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: rpc.client_info()}
+    envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: CAPABILITIES, rpc.CLIENT_INFO: rpc.client_info()}
     session = _Session(ask=ask, capabilities={}, envelope=envelope, version=NEWEST, modern=True)
     result = (await session.request("server/discover", {})).get("result")
     if not isinstance(result, dict) or not isinstance(result.get("capabilities"), dict):
@@ -142,7 +151,7 @@ async def _modern(ask: Ask) -> _Session | None:
 
 
 async def _legacy(ask: Ask) -> _Session | None:
-    params = {"protocolVersion": NEWEST_HANDSHAKE, "capabilities": {}, "clientInfo": rpc.client_info()}
+    params = {"protocolVersion": NEWEST_HANDSHAKE, "capabilities": CAPABILITIES, "clientInfo": rpc.client_info()}
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
     reply = await ask("POST", rpc.dump(opening), bridge_headers.legacy(None, None))
     result = (reply.message(0) or {}).get("result")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ from attestable_mcp.tls.admission import AttestedPeer
 from attestable_mcp.tls.client import EXTENSION
 from attestable_mcp.tls.fresh import DEMAND
 
+_log = logging.getLogger(__name__)
 REFUSED = -32011
 """JSON-RPC error code of a call that was not sent, and of a list that the evidence does not commit to."""
 NO_RECEIPT = -32012
@@ -70,6 +72,7 @@ class Watch(httpx2.AsyncBaseTransport):
         self.notary = notary
         self._precaution = precaution
         self._hidden: dict[Kind, dict[str, bytes]] = {}
+        self._short: dict[Kind, int] = {}
         self._policy = policy
         self._prove = prove
         self._peer: AttestedPeer | None = None
@@ -100,6 +103,15 @@ class Watch(httpx2.AsyncBaseTransport):
             with anyio.move_on_after(2.0, shield=True):
                 await self.notary.close(self.inner)
         await self.inner.aclose()
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """What the lists that came leave open, in sentences: they may be shorter than what the evidence commits to."""
+        return tuple(
+            f"why {count} of the {kind.name} that the server's evidence commits to are not shown to this session"
+            for kind, count in self._short.items()
+            if count
+        )
 
     def _ask_for_proof(self, request: httpx2.Request, message: rpc.Message) -> None:
         """Some calls go out only on a connection that was proven for them."""
@@ -234,10 +246,18 @@ class Watch(httpx2.AsyncBaseTransport):
         if refusal is not None:
             self._peer = await self._prove()
             refusal = self._doubt(whole, result)
+        self._count(kind, whole)
         if refusal is None:
             self._unproven.pop(kind, None)
         else:
             self._unproven[kind] = refusal
+
+    def _count(self, kind: Kind, whole: Listing) -> None:
+        """How much shorter the session's list is than the committed one; said in the log when that changes."""
+        short = len(self._hidden.get(kind, {}).keys() - whole.digests.keys()) if self._wants_proof else 0
+        if short != self._short.get(kind, 0):
+            _log.warning("the server shows this session %d fewer %s than it commits to", short, kind.name)
+        self._short[kind] = short
 
     def _doubt(self, whole: Listing, result: rpc.Message) -> Refusal | None:
         committed = self._peer.commitments.manifest if self._peer is not None else b""

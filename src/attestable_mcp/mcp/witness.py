@@ -221,12 +221,14 @@ class _Listed:
         if not rpc.is_response(message) or message.get("id") != self._id or not isinstance(result, dict):
             return None
         items = result.get(self._kind.name)
+        missing: dict[str, bytes] = {}
         if isinstance(items, list):
             whole = self._first and not isinstance(result.get("nextCursor"), str)
-            await self._catalogue.confirm(self._kind, items, whole=whole)
+            missing = await self._catalogue.confirm(self._kind, items, whole=whole)
         if self._catalogue.manifest is None:
             return None
-        return _with_meta(message, META_KEY, self._catalogue.manifest.summary())
+        hidden = {"hidden": {name: digest.hex() for name, digest in missing.items()}} if missing else {}
+        return _with_meta(message, META_KEY, self._catalogue.manifest.summary() | hidden)
 
 
 class _Signed:

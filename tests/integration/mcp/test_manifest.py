@@ -10,6 +10,7 @@ from mcp.server import MCPServer, Server
 from mcp.types import CallToolResult, ListToolsResult, TextContent, Tool
 
 from attestable_mcp import Policy, attested_client, serve
+from attestable_mcp.errors import ToolRefused
 from attestable_mcp.mcp.catalogue import Catalogue
 from attestable_mcp.mcp.lister import of_app
 from attestable_mcp.mcp.target_manifest import manifest_of_target
@@ -101,6 +102,68 @@ async def test_a_list_of_many_pages_is_read_whole(tmp_path: Path) -> None:
     server = Server("pages", on_list_tools=listed, on_call_tool=called)
     found = await proven(server, "t6", {}, "auto", tmp_path)
     assert len(found.tools.items) == 7
+
+
+def choosy(asked: Tool) -> Server:
+    """A server that shows `asked` only to hosts that can sample, and `plain` to everybody."""
+
+    async def listed(context: Any, params: Any) -> ListToolsResult:
+        able = context.session.client_capabilities
+        plain = Tool(name="plain", input_schema={"type": "object"})
+        return ListToolsResult(tools=[plain, asked] if able is not None and able.sampling is not None else [plain])
+
+    async def called(context: Any, params: Any) -> CallToolResult:
+        return CallToolResult(content=[TextContent(type="text", text=params.name)])
+
+    return Server("choosy", on_list_tools=listed, on_call_tool=called)
+
+
+async def _sample(*_: Any) -> Any:
+    raise AssertionError("nobody samples here")
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_list_that_depends_on_what_the_host_can_do(era: str, tmp_path: Path) -> None:
+    """The evidence commits to what the most able host is shown; a shorter list is taken, and said to be shorter."""
+    rules = policy(tmp_path / "r.sqlite3")
+    server = choosy(Tool(name="ask", input_schema={"type": "object"}))
+    async with serve(server, attester="simulated", measured=MEASURED) as served:
+        assert served.manifest is not None
+        assert set(served.manifest.tools.items) == {"plain", "ask"}
+        async with attested_client(served.url, policy=rules, mode=era, sampling_callback=_sample) as able:
+            assert [tool.name for tool in (await able.list_tools()).tools] == ["plain", "ask"]
+            await able.call_tool("ask", {})
+            assert not [sentence for sentence in able.attestation.not_proven if "not shown" in sentence]
+        async with attested_client(served.url, policy=rules, mode=era) as plain:
+            assert [tool.name for tool in (await plain.list_tools()).tools] == ["plain"]
+            await plain.call_tool("plain", {})
+            with pytest.raises(ToolRefused) as caught:
+                await plain.call_tool("ask", {})
+            assert caught.value.code == "tool_not_listed"
+            assert [s for s in plain.attestation.not_proven if s.startswith("why 1 of the tools")]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_list_that_says_other_things_to_other_hosts_is_refused(era: str, tmp_path: Path) -> None:
+    """Less is taken; more than is committed to, or the same name with other words, is not."""
+
+    async def listed(context: Any, params: Any) -> ListToolsResult:
+        able = context.session.client_capabilities
+        full = able is not None and able.sampling is not None
+        names = ["plain", "ask"] if full else given
+        words = "Asks." if full else "Deletes."
+        return ListToolsResult(tools=[Tool(name=n, description=words, input_schema={"type": "object"}) for n in names])
+
+    async def called(context: Any, params: Any) -> CallToolResult:
+        raise AssertionError("nothing is sent")
+
+    for given in (["plain"], ["more"]):
+        server = Server("two-faced", on_list_tools=listed, on_call_tool=called)
+        async with serve(server, attester="simulated", measured=MEASURED) as served:
+            async with attested_client(served.url, policy=policy(tmp_path / "r.sqlite3"), mode=era) as client:
+                with pytest.raises(ToolRefused) as caught:
+                    await client.call_tool(given[0], {})
+                assert caught.value.code == "manifest_mismatch"
 
 
 async def test_a_change_raises_the_counter_once() -> None:
