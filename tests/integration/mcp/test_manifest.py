@@ -104,13 +104,15 @@ async def test_a_list_of_many_pages_is_read_whole(tmp_path: Path) -> None:
     assert len(found.tools.items) == 7
 
 
-def choosy(asked: Tool) -> Server:
-    """A server that shows `asked` only to hosts that can sample, and `plain` to everybody."""
+def choosy(asked: Tool, *more: Tool) -> Server:
+    """A server that shows `asked` only to hosts that can sample, and `plain` and `more` to everybody."""
 
     async def listed(context: Any, params: Any) -> ListToolsResult:
         able = context.session.client_capabilities
         plain = Tool(name="plain", input_schema={"type": "object"})
-        return ListToolsResult(tools=[plain, asked] if able is not None and able.sampling is not None else [plain])
+        return ListToolsResult(
+            tools=[plain, *more, *([asked] if able is not None and able.sampling is not None else [])]
+        )
 
     async def called(context: Any, params: Any) -> CallToolResult:
         return CallToolResult(content=[TextContent(type="text", text=params.name)])
@@ -141,6 +143,28 @@ async def test_a_list_that_depends_on_what_the_host_can_do(era: str, tmp_path: P
                 await plain.call_tool("ask", {})
             assert caught.value.code == "tool_not_listed"
             assert [s for s in plain.attestation.not_proven if s.startswith("why 1 of the tools")]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_list_that_is_short_for_two_reasons(era: str, tmp_path: Path) -> None:
+    """One tool is kept back by the server itself, one by the policy that says who may call it."""
+    asked, kept = (Tool(name=name, input_schema={"type": "object"}) for name in ("ask", "kept"))
+    rules = f"""
+clients = "optional"
+[trust]
+simulated = "accept"
+endorsements = ["stapled"]
+[policy]
+mrenclave = "{"05" * 32}"
+[[tool]]
+name = "kept"
+allow = [{{ token_sha256 = "{"00" * 32}" }}]
+"""
+    async with serve(choosy(asked, kept), attester="simulated", measured=MEASURED, clients=rules) as served:
+        async with attested_client(served.url, policy=policy(tmp_path / "r.sqlite3"), mode=era) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["plain"]
+            await client.call_tool("plain", {})
+            assert [s for s in client.attestation.not_proven if s.startswith("why 2 of the tools")]
 
 
 @pytest.mark.parametrize("era", ERAS)
