@@ -134,7 +134,7 @@ class Soak:
         await self._post({"method": "notifications/initialized"}, headers)
         crashed = False
         for number in range(1, calls + 1):
-            if self._crashes and self._random.random() < 0.002:
+            if self._crashes and self._random.random() < 0.0005:
                 crashed = True
                 break
             await self._add(number, headers, {})
@@ -201,7 +201,12 @@ class Soak:
             self.tally.done["dead session"] += 1
 
     async def _post(self, message: dict[str, Any], headers: dict[str, str]) -> httpx2.Response:
-        answer = await self._http.post(self._url, json={"jsonrpc": "2.0", **message}, headers=headers)
+        while True:
+            answer = await self._http.post(self._url, json={"jsonrpc": "2.0", **message}, headers=headers)
+            if answer.status_code != 503:
+                break
+            self.tally.done["told to wait"] += 1  # processes that ended in a row: the next starts are spaced out
+            await asyncio.sleep(1)
         assert answer.status_code in (200, 202), (answer.status_code, answer.text[:300])
         return answer
 
