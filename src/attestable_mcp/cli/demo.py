@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         raise ConfigurationError(text.DEMO_NEEDS, code="demo_incomplete", hint=text.DEMO_NEEDS_HINT)
     if not terminal.json:
         terminal.data(terminal.paint("strong", text.DEMO_TITLE))
-    anyio.run(play, done)
+    with _quiet():
+        anyio.run(play, done)
     good = sum(step.ok for step in steps)
     if terminal.json:
         terminal.emit({"ok": good == len(steps), "simulated": True, "steps": [step.to_json() for step in steps]})
@@ -81,6 +83,18 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         terminal.data(terminal.paint("good" if good == len(steps) else "bad", text.demo_end(good, len(steps))))
         terminal.data(terminal.paint("warn", text.DEMO_SIMULATED))
     return 0 if good == len(steps) else EXIT_USAGE
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The steps say what happens; the SDK would print our log between them."""
+    log = logging.getLogger("attestable_mcp")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 async def play(done: Callable[[Step], None]) -> None:
