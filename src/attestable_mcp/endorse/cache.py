@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from attestable_mcp.files import replace_file
 from attestable_mcp.limits import LIMITS
 
 _MAGIC = b"attestable-mcp collateral 1\n"
@@ -52,17 +51,7 @@ class DiskCache:
         data = _encode(url, answer, expires)
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._replace(self._path(url), data)
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        handle, name = tempfile.mkstemp(prefix="new-", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+            replace_file(self._path(url), data)
 
     def _path(self, url: str) -> Path:
         return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()}.answer"

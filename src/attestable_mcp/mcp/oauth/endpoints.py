@@ -11,7 +11,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -190,13 +190,8 @@ def granted(grant: Grant, body: Mapping[str, Any], now: float) -> Grant:
         raise failure("token response: wanted an access token of RFC 6750 §2.1")
     lifetime = _seconds(body.get("expires_in"))
     scope = body.get("scope")
-    return Grant(
-        server=grant.server,
-        resource=grant.resource,
-        issuer=grant.issuer,
-        token_endpoint=grant.token_endpoint,
-        revocation_endpoint=grant.revocation_endpoint,
-        client=grant.client,
+    return replace(
+        grant,
         access_token=token,
         refresh_token=_visible(body, "refresh_token") if body.get("refresh_token") else grant.refresh_token,
         scope=scope if isinstance(scope, str) and scope else grant.scope,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import anyio
 import platformdirs
 
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.files import replace_file
 from attestable_mcp.mcp.oauth.model import Grant, failure
 
 SERVICE = "attestable-mcp"
@@ -81,17 +81,7 @@ class FileStore:
         path = self._path(server)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=".new-")
-            try:
-                with open(descriptor, "w", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(name, path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(name)
-                raise
+            replace_file(path, text.encode())
         except OSError as error:
             raise _unusable(path, error.strerror or str(error)) from error
 
