@@ -19,6 +19,7 @@ from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy, named
 from attestable_mcp.files import PRIVATE
+from attestable_mcp.tls.address import in_url
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHARED_MODE = 0o644
@@ -174,7 +175,7 @@ def _word(dest: str, value: object) -> str:
         return _anchor(str(value))
     match value:
         case (str() as host, int() as port):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            return f"{in_url(host)}:{port}"
         case (str() as name, str() as variable):
             return f"{name}={variable}"
     return str(value.absolute()) if isinstance(value, Path) else str(value)

@@ -20,6 +20,7 @@ from attestable_mcp.cli.telemetry import telemetry
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.watch import add_health, health_of
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.tls.address import in_url
 
 if TYPE_CHECKING:
     from attestable_mcp.mcp.serve import RunningServer
@@ -127,7 +128,7 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
     from attestable_mcp.mcp.stdio import StdioOptions
 
     host, port = arguments.listen
-    listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    listen = f"{in_url(host)}:{port}"
     deployment = deployment_of(arguments)
     stdio = StdioOptions(max_sessions=arguments.max_sessions, session_idle_seconds=arguments.session_idle)
     asked = anyio.Event()

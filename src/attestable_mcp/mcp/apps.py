@@ -17,6 +17,7 @@ from attestable_mcp.mcp.guard import Names
 from attestable_mcp.mcp.relay import Relay
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
 from attestable_mcp.mcp.target import AsgiApp, FastMcpServer, HttpAppServer, SdkServer, StdioServer, Target, Upstream
+from attestable_mcp.tls.address import in_url
 
 
 @asynccontextmanager
@@ -66,7 +67,7 @@ def fastmcp_app(server: HttpAppServer, *, names: Names, path: str) -> asgi.App:
             allowed_hosts=sorted(names.hosts),
             allowed_origins=[
                 *names.origins,
-                *(f"https://{f'[{host}]' if ':' in host else host}" for host in sorted(names.hosts)),
+                *(f"https://{in_url(host)}" for host in sorted(names.hosts)),
             ],
         )
     except TypeError as error:

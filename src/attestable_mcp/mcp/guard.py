@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from mcp.server.transport_security import TransportSecuritySettings
 
 from attestable_mcp.mcp import asgi
+from attestable_mcp.tls.address import in_url
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 OWN_HEADERS = (b"attestable-", b"attestation-", b"x-attestation-")
@@ -46,7 +47,7 @@ class Names:
 
     def security_settings(self) -> TransportSecuritySettings:
         """The same rule for the SDK's own check."""
-        names = [f"[{host}]" if ":" in host else host for host in sorted(self.hosts)]
+        names = [in_url(host) for host in sorted(self.hosts)]
         return TransportSecuritySettings(
             enable_dns_rebinding_protection=True,
             allowed_hosts=[form for name in names for form in (name, f"{name}:*")],

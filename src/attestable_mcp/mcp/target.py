@@ -30,6 +30,7 @@ from mcp.server import MCPServer, Server
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.child import Command
+from attestable_mcp.tls.address import in_url
 
 _USUAL_NAMES = ("mcp", "server", "app")
 
@@ -214,8 +215,7 @@ def _upstream(text: str, *, remote: bool) -> Upstream:
             f"URL of host {host!r}: wanted a server on this machine (127.0.0.1, ::1, localhost)",
             hint="attestation here says nothing of another machine; to relay to one all the same, say so explicitly",
         )
-    name = f"[{host}]" if ":" in host else host
-    return Upstream(origin=f"{parts.scheme}://{name}{f':{port}' if port else ''}", path=parts.path or "/mcp")
+    return Upstream(origin=f"{parts.scheme}://{in_url(host)}{f':{port}' if port else ''}", path=parts.path or "/mcp")
 
 
 def is_loopback(host: str) -> bool:

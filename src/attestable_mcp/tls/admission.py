@@ -22,6 +22,7 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import AttestationResult, Deployment, Verified
+from attestable_mcp.tls.address import in_url
 from attestable_mcp.tls.challenge import CLIENT_PATH
 from attestable_mcp.tls.channel import Channel, wrap
 from attestable_mcp.tls.clients import Said
@@ -44,8 +45,7 @@ class Origin:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{in_url(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

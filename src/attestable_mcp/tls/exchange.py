@@ -8,6 +8,7 @@ import h11
 
 from attestable_mcp.errors import AttestationUnavailable, ConversationError
 from attestable_mcp.limits import Limits
+from attestable_mcp.tls.address import in_url
 from attestable_mcp.tls.challenge import MEDIA_TYPE, PATH
 from attestable_mcp.tls.channel import RECORD, Channel
 from attestable_mcp.tls.steps import Receive, Send, Steps
@@ -58,7 +59,7 @@ def converse(channel: Channel, origin: Origin, challenge: bytes, limits: Limits,
 
 
 def _request(http: h11.Connection, origin: Origin, challenge: bytes, path: str) -> bytes:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    host = in_url(origin.host)
     request = h11.Request(
         method="POST",
         target=path,

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.tls.address import in_url
 
 
 class Uvicorn(uvicorn.Server):
@@ -84,8 +85,7 @@ class PlainServer:
     @property
     def url(self) -> str:
         """`http://HOST:PORT`, usable on this machine."""
-        host = reachable(self._address[0])
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{in_url(reachable(self._address[0]))}:{self.port}"
 
     async def __aenter__(self) -> PlainServer:
         sock = listen(*self._address)

@@ -20,6 +20,7 @@ from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.tls.address import in_url
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, lifetime_of
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
 from attestable_mcp.tls.clients import ClientGate
@@ -183,8 +184,7 @@ class Server:
     def url(self) -> str:
         """`https://HOST:PORT` of the socket that is listened on; an address that clients on this machine can use."""
         host, port = self._bound
-        name = reachable(host)
-        return f"https://{f'[{name}]' if ':' in name else name}:{port}"
+        return f"https://{in_url(reachable(host))}:{port}"
 
     @property
     def port(self) -> int:
