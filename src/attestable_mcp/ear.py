@@ -7,7 +7,6 @@ is none. Read back by `verify.token` under the profile `ear`.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Tee, Verdict
+from attestable_mcp.wire import base64url
 
 PROFILE = "tag:ietf.org,2026:rats/ear#03"
 LIFETIME = timedelta(hours=1)
@@ -104,8 +104,8 @@ def sign(claims: Mapping[str, Any], key_pem: bytes) -> str:
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     algorithm = "PS256" if isinstance(key, rsa.RSAPrivateKey) else _CURVES[key.curve.name][0]
     header = {"alg": algorithm, "typ": "JWT", "kid": hashlib.sha256(spki).hexdigest()}
-    signed = b".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
-    return (signed + b"." + _base64url(_signature(key, signed))).decode("ascii")
+    signed = ".".join(base64url.encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+    return f"{signed}.{base64url.encode(_signature(key, signed.encode('ascii')))}"
 
 
 def _load(key_pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
@@ -127,7 +127,3 @@ def _signature(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, message: byt
     r, s = decode_dss_signature(key.sign(message, ec.ECDSA(_CURVES[key.curve.name][1])))
     size = (key.curve.key_size + 7) // 8
     return r.to_bytes(size, "big") + s.to_bytes(size, "big")
-
-
-def _base64url(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")

@@ -9,7 +9,6 @@ metadata service, at a link-local address, come the chip's certificates on SEV-S
 
 from __future__ import annotations
 
-import base64
 import http.client
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from attestable_mcp.attest.unix_http import request_json
 from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
+from attestable_mcp.wire import base64url
 from attestable_mcp.wire.hcl import AzureEvidence, HclReport, read_hcl, write_evidence
 from attestable_mcp.wire.pem import pem_to_der
 
@@ -113,7 +113,7 @@ class AzureAttester:
         host, port = self._metadata
         where = f"{host}{_TD_QUOTE}"
         connection = http.client.HTTPConnection(host, port, timeout=_TD_QUOTE_SECONDS)
-        sent = base64.urlsafe_b64encode(report.hardware).rstrip(b"=").decode("ascii")
+        sent = base64url.encode(report.hardware)
         answer = request_json(connection, "POST", _TD_QUOTE, where, body={"report": sent})
         quote = _octets(answer.get("quote"), where)
         demand_carries(Evidence(kind=EvidenceKind.INTEL_QUOTE, body=quote), report.report_data, where)
@@ -124,7 +124,7 @@ def _octets(text: object, where: str) -> bytes:
     if not isinstance(text, str) or not 0 < len(text) <= 2 * LIMITS.evidence:
         raise AttesterError(f"{where}: wanted a quote in base64url, seen none")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64url.decode(text)
     except ValueError as error:
         raise AttesterError(f"{where}: wanted a quote in base64url, seen {text[:40]!r}") from error
 

@@ -11,8 +11,6 @@ chain's links are checked as they come in, in whichever order answers arrive. A 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import os
 import time
@@ -42,6 +40,7 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import rpc
 from attestable_mcp.tls.admission import AttestedPeer
 from attestable_mcp.tls.client import EXTENSION
+from attestable_mcp.wire import base64url
 
 _log = logging.getLogger(__name__)
 _EARLY = 4096
@@ -348,6 +347,6 @@ class Entry:
 
 def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error) as error:
+        return base64url.decode(text)
+    except ValueError as error:
         raise ReceiptError("receipt: wanted base64url", code="receipt_mismatch", hint=_HINT) from error

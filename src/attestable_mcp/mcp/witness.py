@@ -7,7 +7,6 @@ is given to `POST /.well-known/attestation/receipts` with the chain's name (16 b
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from attestable_mcp.mcp.manifest import BY_METHOD, EXPECT_KEY, META_KEY, PROMPTS
 from attestable_mcp.mcp.rewrite import EventRewriter, Look, rewrite_json
 from attestable_mcp.tls.challenge import STATE_KEY
 from attestable_mcp.tls.channel import Channel
+from attestable_mcp.wire import base64url
 
 HEAD_PATH = "/.well-known/attestation/receipts"
 HEAD_TYPE = "application/cose"
@@ -260,7 +260,7 @@ class _Signed:
             )
         except (UnknownChain, AttestationError):
             return None  # the client finds no receipt, and says so
-        return _with_meta(message, RECEIPT_KEY, base64.urlsafe_b64encode(receipt).rstrip(b"=").decode("ascii"))
+        return _with_meta(message, RECEIPT_KEY, base64url.encode(receipt))
 
 
 def _with_meta(message: rpc.Message, key: str, value: Any) -> rpc.Message:

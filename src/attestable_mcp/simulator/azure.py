@@ -7,7 +7,6 @@ Layout as in Azure's documentation on guest attestation of confidential VMs. Eve
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import json
@@ -22,6 +21,7 @@ from attestable_mcp.simulator.intel import Vendor
 from attestable_mcp.simulator.keys import WELL_KNOWN_SEED
 from attestable_mcp.simulator.options import TdxBody
 from attestable_mcp.simulator.tpm import TpmQuote, TpmVendor
+from attestable_mcp.wire import base64url
 
 _HASHES = {"sha256": 1, "sha384": 2, "sha512": 3}
 _SNP, _TDX = 2, 4
@@ -123,8 +123,7 @@ class AzureVm:
 
 
 def _base64url(number: int) -> str:
-    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url.encode(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
 @functools.cache

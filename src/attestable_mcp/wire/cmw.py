@@ -8,15 +8,13 @@ a record means.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attestable_mcp.errors import MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.wire import cbor, der
+from attestable_mcp.wire import base64url, cbor, der
 from attestable_mcp.wire.collateral import read_json
 
 OID_CMW = "1.3.6.1.5.5.7.1.35"
@@ -98,12 +96,9 @@ def _value(value: object) -> bytes:
     if not isinstance(value, str):
         raise MalformedEvidence("CMW: wanted bytes, or base64url text", field=OID_CMW)
     try:
-        found = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedEvidence("CMW: wanted base64url text", field=OID_CMW) from error
-    if base64.urlsafe_b64encode(found).rstrip(b"=").decode("ascii") != value:
-        raise MalformedEvidence("CMW: base64url is not in its one form", field=OID_CMW)
-    return found
+        return base64url.decode(value)
+    except ValueError as error:
+        raise MalformedEvidence("CMW: wanted base64url without padding, in its one form", field=OID_CMW) from error
 
 
 def write_extension(records: Mapping[str, Record]) -> bytes:

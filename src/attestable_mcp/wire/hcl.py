@@ -8,8 +8,6 @@ length), JSON at 1236. Source: Azure documentation on guest attestation of confi
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ from typing import Any, Literal
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.wire import cbor, der, tpm
+from attestable_mcp.wire import base64url, cbor, der, tpm
 from attestable_mcp.wire.snp import REPORT_SIZE
 
 MAGIC = b"HCLA"
@@ -135,8 +133,8 @@ def _number(key: Mapping[str, Any], name: str) -> int:
     if not isinstance(text, str) or not 1 <= len(text) <= 2048:
         raise MalformedEvidence("HCL runtime data: wanted base64url text", field=f"keys.{name}")
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
+        raw = base64url.decode(text)
+    except ValueError as error:
         raise MalformedEvidence("HCL runtime data: wanted base64url text", field=f"keys.{name}") from error
     return int.from_bytes(raw, "big")
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from attestable_mcp.mcp.oauth.model import Client, Grant, Issuer, OAuthOptions, failure, shown
 from attestable_mcp.mcp.oauth.web import Reply, Web
+from attestable_mcp.wire import base64url
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _MAX_TOKEN = 32 * 1024
@@ -46,7 +47,7 @@ class Pkce:
         """A verifier of 256 bits."""
         verifier = secrets.token_urlsafe(32)
         digest = hashlib.sha256(verifier.encode("ascii")).digest()
-        return cls(verifier=verifier, challenge=base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"))
+        return cls(verifier=verifier, challenge=base64url.encode(digest))
 
 
 async def find_client(web: Web, issuer: Issuer, options: OAuthOptions, known: Client | None, port: int) -> Client:
