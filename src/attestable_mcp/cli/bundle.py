@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from pathlib import Path
 
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path, moment
-from attestable_mcp.cli.pin import exists, refuse_overwrite
+from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, open_source, read_file
 from attestable_mcp.cli.terminal import Terminal
@@ -52,7 +51,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     else:
         recording = recorder.of_file(source.name, source.data)
     data = _encoded(recording.bundle)
-    _write(arguments.output, data, force=arguments.force)
+    write_file(arguments.output, data, force=arguments.force)
     digest = hashlib.sha256(data).hexdigest()
     show(terminal, recording.result, {"written": str(arguments.output), "bundle_sha256": digest})
     if not terminal.json:
@@ -69,15 +68,3 @@ def _encoded(bundle: Bundle) -> bytes:
         return bundle.encode()
     except ValueError as error:
         raise ConfigurationError(str(error), code="too_large") from error
-
-
-def _write(path: Path, data: bytes, *, force: bool) -> None:
-    """Create the file; without `force` never touch one that exists. Raises: ConfigurationError."""
-    try:
-        with open(path, "wb" if force else "xb") as stream:
-            stream.write(data)
-    except FileExistsError as error:
-        raise exists(path) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error

@@ -17,7 +17,7 @@ from attestable_mcp.attest.detect import DEVICES, Device, Found, named, survey
 from attestable_mcp.attest.tpm import TpmAttester
 from attestable_mcp.cli import text_doctor as text
 from attestable_mcp.cli.command import Arguments, Parser, existing_path
-from attestable_mcp.cli.pin import refuse_overwrite, write_file
+from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.errors import EXIT_UNAVAILABLE, AttesterError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from attestable_mcp.cli import text, text_offer
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
-from attestable_mcp.cli.pin import refuse_overwrite, write_file
+from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import headline
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable

@@ -21,9 +21,9 @@ from attestable_mcp.bind.deployment import (
 )
 from attestable_mcp.cli import text, text_owner
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
-from attestable_mcp.cli.ownerkey import make_key, public_pem, read_passphrase, read_private, write_private
+from attestable_mcp.cli.output import refuse_overwrite, write_file
+from attestable_mcp.cli.ownerkey import make_key, private_pem, public_pem, read_passphrase, read_private
 from attestable_mcp.cli.ownershow import shown
-from attestable_mcp.cli.pin import refuse_overwrite, write_file
 from attestable_mcp.cli.source import CAP, address, read_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import policy_of
@@ -98,7 +98,8 @@ def _init(arguments: Arguments, terminal: Terminal) -> int:
     for each in (path, public):
         refuse_overwrite(each, arguments.force)
     key = make_key(arguments.algorithm)
-    write_private(path, key, read_passphrase(arguments.passphrase_file), force=arguments.force)
+    pem = private_pem(key, read_passphrase(arguments.passphrase_file))
+    write_file(path, pem, force=arguments.force, private=True)
     write_file(public, public_pem(key), force=arguments.force)
     digest = key_hash(spki_of(key))
     if terminal.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from getpass import getpass
 from pathlib import Path
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from attestable_mcp.bind.deployment import PrivateKey, load_key, spki_of
-from attestable_mcp.cli import text, text_owner
+from attestable_mcp.cli import text_owner
 from attestable_mcp.cli.source import read_file
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.wire.pem import encode_pem, read_blocks
@@ -32,21 +31,10 @@ def make_key(algorithm: str) -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1()) if algorithm == "p256" else Ed25519PrivateKey.generate()
 
 
-def write_private(path: Path, key: PrivateKey, passphrase: bytes | None, *, force: bool) -> None:
-    """PKCS #8 PEM, of mode 0600 from its first moment on where the system knows modes. Raises: ConfigurationError."""
+def private_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
+    """PKCS #8 PEM, locked by the passphrase if there is one."""
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    body = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    try:
-        if force:
-            path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:
-            stream.write(body)
-    except FileExistsError as error:
-        raise ConfigurationError(text.exists(path), code="file_exists", hint=text.EXISTS_HINT) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def public_pem(key: PrivateKey) -> str:

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_pins
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy
-from attestable_mcp.errors import AttestationError, ConfigurationError
+from attestable_mcp.errors import AttestationError
 from attestable_mcp.rats import AttestationResult
 
 if TYPE_CHECKING:
@@ -125,38 +123,3 @@ def _hand_over(written: str, result: AttestationResult, arguments: Arguments, te
         terminal.data(written.rstrip())
     if not terminal.json:
         terminal.say(text.PINNED_NOTE)
-
-
-def refuse_overwrite(path: Path | None, force: bool) -> None:
-    """Before any server is met, so that nobody waits for a no. Raises: ConfigurationError."""
-    if path is not None and not force and os.path.lexists(path):
-        raise exists(path)
-
-
-def write_lines(path: Path, lines: Iterable[str], *, force: bool) -> None:
-    """As `write_file`, line by line. Raises: ConfigurationError."""
-    try:
-        with open(path, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-    except FileExistsError as error:
-        raise exists(path) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
-
-
-def write_file(path: Path, content: str, *, force: bool) -> None:
-    """Create the file; without `force` never touch one that exists. Raises: ConfigurationError."""
-    try:
-        with open(path, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
-            stream.write(content)
-    except FileExistsError as error:
-        raise exists(path) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(text.cannot_write(path, reason), code="unwritable") from error
-
-
-def exists(path: Path) -> ConfigurationError:
-    """The refusal to overwrite."""
-    return ConfigurationError(text.exists(path), code="file_exists", hint=text.EXISTS_HINT)

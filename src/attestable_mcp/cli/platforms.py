@@ -13,8 +13,8 @@ from attestable_mcp.bind.deployment import key_hash, spki_of
 from attestable_mcp.bind.platforms import open_platforms, sign_platforms
 from attestable_mcp.cli import text, text_platforms
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.ownerkey import read_private
-from attestable_mcp.cli.pin import refuse_overwrite, write_file
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, open_source, read_file
 from attestable_mcp.cli.terminal import Terminal, printable

@@ -14,7 +14,7 @@ from attestable_mcp.bind.audit import audit
 from attestable_mcp.bind.receipt import Receipt, read, receipt_hash, request_digest, result_digest
 from attestable_mcp.cli import text, text_offer
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_trust, existing_path, moment
-from attestable_mcp.cli.pin import refuse_overwrite, write_lines
+from attestable_mcp.cli.output import refuse_overwrite, write_parts
 from attestable_mcp.cli.source import read_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import named, policy_of
@@ -290,7 +290,7 @@ def _export(arguments: Arguments, terminal: Terminal) -> int:
     chains = [chain.found for chain in _chains(arguments, arguments.which) if isinstance(chain.found, StoredChain)]
     lines = export_lines(ReceiptStore(path, read_only=True), chains)
     if arguments.output:
-        write_lines(arguments.output, lines, force=arguments.force)
+        write_parts(arguments.output, (f"{line}\n" for line in lines), force=arguments.force)
         if terminal.json:
             terminal.emit({"written": str(arguments.output), "chains": [chain.name.hex() for chain in chains]})
         else:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from attestable_mcp.cli import text, text_token
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path
+from attestable_mcp.cli.output import write_file
 from attestable_mcp.cli.source import read_file
-from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult
 
 _KEY_MOST = 64 * 1024
@@ -43,10 +43,6 @@ def token_writer(arguments: Arguments) -> Callable[[AttestationResult], None]:
 
     def write(result: AttestationResult) -> None:
         claims = claims_of(result, issuer=arguments.token_issuer, nonce=arguments.token_nonce)
-        try:
-            arguments.token.write_text(sign(claims, key) + "\n", encoding="ascii")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigurationError(text.cannot_write(arguments.token, reason), code="unwritable") from error
+        write_file(arguments.token, sign(claims, key) + "\n", force=True)
 
     return write

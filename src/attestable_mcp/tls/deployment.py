@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from attestable_mcp.bind.deployment import (
     open_revocation,
 )
 from attestable_mcp.errors import AttestationError, ChannelMismatch, ConfigurationError, EndorsementUnavailable
+from attestable_mcp.files import replace_file
 from attestable_mcp.rats import AttestationResult, Deployment, carried
 from attestable_mcp.tls.judge import admitted
 from attestable_mcp.tls.revocations import read_capped
@@ -90,7 +90,11 @@ class DeploymentHolder:
         except EndorsementUnavailable:
             stapled = b""
         request = GrantRequest(key=self.key.spki, evidence=evidence, endorsements=stapled)
-        _write(self._request_file, request.to_pem())
+        try:
+            replace_file(self._request_file, request.to_pem(), mode=0o644)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigurationError(f"deployment request {self._request_file}: {reason}", code="unwritable") from error
 
     @property
     def deployment(self) -> Deployment | None:
@@ -192,15 +196,3 @@ class _Watched:
             self._take(read_capped(self._path, self._what))
         except AttestationError as error:
             _log.error("%s not taken from %s: %s", self._what, self._path, error.message)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all: whoever waits for the file must not read half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"deployment request {path}: {reason}", code="unwritable") from error
