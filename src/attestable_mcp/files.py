@@ -8,13 +8,37 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import filelock
+import platformdirs
 
 from attestable_mcp.errors import ConfigurationError
 
+_PROGRAM = "attestable-mcp"
 PRIVATE = 0o600
 LOCK_SECONDS = 5.0
+
+
+def user_folder(kind: Literal["cache", "data", "state"]) -> Path:
+    """Where the system keeps this program's files of that kind for the user. It need not exist."""
+    match kind:
+        case "cache":
+            return platformdirs.user_cache_path(_PROGRAM, appauthor=False)
+        case "data":
+            return platformdirs.user_data_path(_PROGRAM, appauthor=False)
+        case "state":
+            return platformdirs.user_state_path(_PROGRAM, appauthor=False)
+
+
+def make_private(path: Path) -> None:
+    """An empty file with mode 0600, for a library to open that would make one for all to read; one there is stands.
+
+    Raises:
+        OSError: of the file, or of its folder, which is made too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE))
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:

@@ -13,10 +13,9 @@ import sys
 import threading
 from pathlib import Path
 
-import platformdirs
-
 from attestable_mcp.endorse.state import exclusive, reading
 from attestable_mcp.errors import ConfigurationError, EndorsementStale
+from attestable_mcp.files import user_folder
 from attestable_mcp.rats import Finding, Outcome, Verified
 
 _log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ Key = tuple[str, str, str]
 
 def default_path() -> Path:
     """Where a user's marks lie: `evaluations.sqlite` in the state folder that the system names."""
-    return platformdirs.user_state_path("attestable-mcp", appauthor=False) / "evaluations.sqlite"
+    return user_folder("state") / "evaluations.sqlite"
 
 
 class Watermarks:

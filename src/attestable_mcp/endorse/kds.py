@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
 from cryptography import x509
 
 from attestable_mcp.endorse.cache import Answer, DiskCache
 from attestable_mcp.endorse.http import Declined, Wanted, checked_base, get_all, unavailable
 from attestable_mcp.endorse.throttle import Throttle, Turn
 from attestable_mcp.errors import EndorsementUnavailable, EvidenceError
+from attestable_mcp.files import user_folder
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import EndorsementQuery, Endorsements, Tee
 from attestable_mcp.wire.pem import pem_to_der
@@ -73,7 +73,7 @@ class KdsSource:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.base_url = checked_base(base_url, "key service", AMD_KDS)
-        folder = cache_dir or platformdirs.user_cache_path("attestable-mcp", appauthor=False) / "kds"
+        folder = cache_dir or user_folder("cache") / "kds"
         self.cache = DiskCache(folder)
         self._throttle = throttle or Throttle(self.name, folder / "turn.sqlite")
         self._now = now

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import platformdirs
-
 from attestable_mcp.endorse.cache import Answer, DiskCache
 from attestable_mcp.endorse.http import Wanted, get_all, unavailable
 from attestable_mcp.errors import EvidenceError
+from attestable_mcp.files import user_folder
 from attestable_mcp.wire.token import TokenKey, read_key_set
 
 KEPT = timedelta(hours=1)
@@ -23,7 +22,7 @@ class KeySets:
     def __init__(
         self, cache_dir: Path | None = None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._cache = DiskCache(cache_dir or Path(platformdirs.user_cache_dir("attestable-mcp", False)) / "keys")
+        self._cache = DiskCache(cache_dir or user_folder("cache") / "keys")
         self._now = now
 
     def get(self, url: str, *, deadline_seconds: float) -> tuple[TokenKey, ...]:

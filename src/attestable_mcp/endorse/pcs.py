@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-import platformdirs
 from cryptography import x509
 
 from attestable_mcp.endorse.cache import Answer, DiskCache
 from attestable_mcp.endorse.http import Wanted, checked_base, get_all, unavailable
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable, MalformedEvidence
+from attestable_mcp.files import user_folder
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, EndorsementQuery, Endorsements, SignedDocument, Tee
 from attestable_mcp.wire.document import split_document
@@ -77,7 +77,7 @@ class PcsSource:
         if update not in ("standard", "early"):
             raise ConfigurationError(f"update: wanted standard or early, seen {update!r}")
         self.update = update
-        self.cache = DiskCache(cache_dir or platformdirs.user_cache_path("attestable-mcp", appauthor=False) / "pcs")
+        self.cache = DiskCache(cache_dir or user_folder("cache") / "pcs")
         self._now = now
 
     @property

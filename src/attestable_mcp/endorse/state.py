@@ -6,13 +6,13 @@ tear, and a format that notices damage.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.files import make_private
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def exclusive(path: Path, schema: str, *, seconds: float, hint: str = "") -> Ite
         ConfigurationError: it cannot be opened or written, or is damaged; `hint` says what to do then.
     """
     try:
-        _create(path)
+        make_private(path)
         with closing(sqlite3.connect(path, timeout=seconds, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(schema)
@@ -59,13 +59,6 @@ def reading(path: Path, *, hint: str = "") -> Iterator[sqlite3.Connection]:
             yield connection
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, str(error), hint) from error
-
-
-def _create(path: Path) -> None:
-    """The file with mode 0600 before SQLite opens it; its journal takes the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _unusable(path: Path, reason: str, hint: str) -> ConfigurationError:

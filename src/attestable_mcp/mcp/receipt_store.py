@@ -8,7 +8,6 @@ oldest chains go first, whole.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 import time
@@ -17,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import platformdirs
-
 from attestable_mcp.bind.receipt import Head, Receipt, receipt_hash
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.files import PRIVATE
+from attestable_mcp.files import make_private, user_folder
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.tls.admission import AttestedPeer
 
@@ -67,7 +64,7 @@ class StoredChain:
 
 def default_path() -> Path:
     """Where receipts are kept where no policy says otherwise."""
-    return Path(platformdirs.user_data_dir("attestable-mcp", appauthor=False)) / "receipts.sqlite3"
+    return user_folder("data") / "receipts.sqlite3"
 
 
 class ReceiptStore:
@@ -236,8 +233,7 @@ class ReceiptStore:
                 )
             connection = sqlite3.connect(f"file:{self.path.absolute().as_posix()}?mode=ro", uri=True, timeout=5.0)
         else:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, PRIVATE))
+            make_private(self.path)
             connection = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)
         try:
             self._prepare(connection)

@@ -21,12 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from attestable_mcp.appraise.deployment import HINTS, DeploymentPolicy, judge_deployment
 from attestable_mcp.appraise.pins import Pin, changed, compare, day, first_use, pin_of, same, sentence
 from attestable_mcp.errors import AppraisalRefused, ConfigurationError
-from attestable_mcp.files import locked, replace_file
+from attestable_mcp.files import locked, replace_file, user_folder
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import ErrorReport, Finding, Verdict
 from attestable_mcp.tls.admission import AttestedPeer
@@ -203,7 +201,7 @@ class Pins:
 
 def default_folder() -> Path:
     """`attestable-mcp/pins` in the folder where the system keeps a user's application data."""
-    return platformdirs.user_data_path("attestable-mcp", appauthor=False) / "pins"
+    return user_folder("data") / "pins"
 
 
 def seen_of(peer: AttestedPeer, *, at: datetime | None) -> Pin:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-import platformdirs
+import filelock
 
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.files import replace_file
+from attestable_mcp.files import PRIVATE, replace_file, user_folder
 from attestable_mcp.mcp.oauth.model import Grant, failure
 
 SERVICE = "attestable-mcp"
@@ -44,7 +43,7 @@ class Store(Protocol):
 
 def folder() -> Path:
     """Of files and locks, inside the user's own data folder."""
-    return Path(platformdirs.user_data_dir("attestable-mcp", appauthor=False)) / "oauth"
+    return user_folder("data") / "oauth"
 
 
 def key(server: str) -> str:
@@ -193,34 +192,27 @@ class Kept:
     async def alone(self, seconds: float) -> AsyncIterator[None]:
         """No other bridge works on this server's grant meanwhile. Raises: ConversationError after `seconds`."""
         path = folder() / f"{key(self._server)}.lock"
+        lock = filelock.FileLock(path, mode=PRIVATE, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise _unusable(path, error.strerror or str(error)) from error
-        try:
             with anyio.move_on_after(seconds) as scope:
-                while not _try_lock(descriptor):  # noqa: ASYNC110 - another process's, so there is no event
+                while not _taken(lock):  # noqa: ASYNC110 - another process's, so there is no event
                     await anyio.sleep(0.1)
-            if scope.cancelled_caught:
-                raise failure("another bridge has been signing in for long", hint="finish it in the browser")
+        except (OSError, NotImplementedError) as error:
+            raise _unusable(path, getattr(error, "strerror", None) or str(error)) from error
+        if scope.cancelled_caught:
+            raise failure("another bridge has been signing in for long", hint="finish it in the browser")
+        try:
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
 
-def _try_lock(descriptor: int) -> bool:
-    """Take the lock that closing the descriptor gives back, also when the process dies."""
+def _taken(lock: filelock.BaseFileLock) -> bool:
+    """Take it if nobody holds it; the system gives it back when the process dies."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
         return False
     return True
 
