@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from attestable_mcp.appraise.platforms import PlatformRule
+from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.platforms import open_platforms, platform_list
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -15,6 +17,14 @@ from attestable_mcp.rats import PlatformList
 
 _log = logging.getLogger(__name__)
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def with_platforms(policy: Policy) -> Policy:
+    """The policy with the platform list as its file holds it now, for one judgement. Raises: ConfigurationError."""
+    rule = policy.rules.platforms
+    if rule is None or rule.listed is not None:
+        return policy
+    return replace(policy, rules=replace(policy.rules, platforms=PlatformFile(rule).current()))
 
 
 class PlatformFile:

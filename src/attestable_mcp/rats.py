@@ -249,11 +249,12 @@ class Verified:
 
     `anchor` is the SHA-256 of the SubjectPublicKeyInfo of the trust anchor (hex), `anchor_name` its name in words,
     `valid_until` the first moment at which a piece of the proof expires, `signed_digest` the SHA-256 of the evidence's
-    signed body (never of its signature: ECDSA has two valid forms).
+    signed body (never of its signature: ECDSA has two valid forms). `ends` says which piece runs out when, for kinds
+    that have more than collateral: `certificates`, `crl` or `token`, each with its moment; nothing for a pinned key.
     """
 
     __slots__ = (
-        "anchor", "anchor_name", "at", "claims", "evidence_digest", "findings", "not_proven", "signed_digest",
+        "anchor", "anchor_name", "at", "claims", "ends", "evidence_digest", "findings", "not_proven", "signed_digest",
         "simulated", "valid_until",
     )  # fmt: skip
 
@@ -271,6 +272,7 @@ class Verified:
         at: datetime,
         valid_until: datetime,
         not_proven: tuple[str, ...] = (),
+        ends: tuple[tuple[str, datetime], ...] = (),
     ) -> None:
         if mint is not _MINT:
             raise TypeError("Verified claims come from attestable_mcp.verify only")
@@ -284,6 +286,7 @@ class Verified:
         self.at = at
         self.valid_until = valid_until
         self.not_proven = not_proven
+        self.ends = ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

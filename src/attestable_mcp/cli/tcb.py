@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_tcb
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path, moment
 from attestable_mcp.cli.source import Address, open_source
+from attestable_mcp.cli.tcb_report import Report
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy
-from attestable_mcp.errors import (
-    EXIT_VERIFIED,
-    UnsupportedEvidence,
-)
-from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
+from attestable_mcp.errors import EXIT_VERIFIED, UnsupportedEvidence
+from attestable_mcp.rats import Endorsements, Evidence
 
 
 def configure(parser: Parser) -> None:
@@ -36,23 +35,26 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     policy = genuine_policy(arguments)
     at = arguments.at or datetime.now(UTC)
     evidence, stapled = _evidence(arguments)
-    match evidence.kind:
-        case EvidenceKind.INTEL_QUOTE:
-            from attestable_mcp.cli.tcb_intel import intel_report
-
-            report = intel_report(evidence, stapled, policy, at, arguments)
-        case EvidenceKind.SNP_REPORT:
-            from attestable_mcp.cli.tcb_amd import snp_report
-
-            report = snp_report(evidence, stapled, policy, at)
-        case other:
-            raise UnsupportedEvidence(text_tcb.ONLY_INTEL_AND_AMD.format(other))
+    report = _report(evidence, stapled, policy, at, arguments)
     if terminal.json:
         terminal.emit(report.to_json())
     else:
         for line in report.lines(terminal):
             terminal.data(line)
     return report.exit_code
+
+
+def _report(evidence: Evidence, stapled: Endorsements, policy: Policy, at: datetime, arguments: Arguments) -> Report:
+    """Intel publishes statuses of platforms, also of those that Azure's evidence wraps; others are told of by kind."""
+    from attestable_mcp.cli.tcb_intel import intel_report, td_quote_of
+    from attestable_mcp.cli.tcb_kinds import kind_report
+    from attestable_mcp.platformfile import with_platforms
+
+    policy = with_platforms(policy)
+    quote = td_quote_of(evidence)
+    if quote is None:
+        return kind_report(evidence, stapled, policy, at)
+    return intel_report(evidence, quote, stapled, policy, at, arguments)
 
 
 def _forget(arguments: Arguments, terminal: Terminal) -> int:
@@ -85,5 +87,5 @@ def _evidence(arguments: Arguments) -> tuple[Evidence, Endorsements]:
         return found, Endorsements()
     read = ratls.read(found.der)
     if not read.evidence:
-        raise UnsupportedEvidence(text_tcb.ONLY_INTEL_AND_AMD.format("an ordinary certificate"))
+        raise UnsupportedEvidence(text_tcb.ORDINARY)
     return read.evidence[0].evidence, read.endorsements or Endorsements()

@@ -10,40 +10,61 @@ from attestable_mcp.appraise.judge import appraise
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_tcb
 from attestable_mcp.cli.command import Arguments
-from attestable_mcp.cli.tcb_report import WHEN, Change, Column, Report, objections
+from attestable_mcp.cli.tcb_report import WHEN, Change, Column, Report, dates_of_policy, objections
 from attestable_mcp.endorse.base import serves
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.endorse.pcs import INTEL_PCS, PcsSource
-from attestable_mcp.errors import AttestationError, EndorsementUnavailable
+from attestable_mcp.errors import AttestationError, EndorsementUnavailable, Revoked, VerificationError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.verifier import resolve_anchors, resolve_sources
 from attestable_mcp.verify import table
 from attestable_mcp.verify.anchors import TrustAnchors
 from attestable_mcp.verify.memory import Memory
+from attestable_mcp.verify.tcb import REVOKED
 from attestable_mcp.verify.weather import BELOW, Weather, intel_weather
-from attestable_mcp.wire.intel import read_quote
+from attestable_mcp.wire.hcl import read_evidence as read_azure
+from attestable_mcp.wire.intel import IntelQuote, read_quote
+
+_OF_LEVELS = ("tcb_level_not_found", Revoked.code)
+"""Why a quote does not verify whose platform stands below every level, or at a revoked one."""
+
+
+def td_quote_of(evidence: Evidence) -> IntelQuote | None:
+    """Intel's quote in this evidence: itself, or the one beside Azure's report on TDX. Raises: EvidenceError."""
+    if evidence.kind is EvidenceKind.INTEL_QUOTE:
+        return read_quote(evidence.body)
+    if evidence.kind is EvidenceKind.AZURE_VTPM and (inside := read_azure(evidence.body).td_quote):
+        return read_quote(inside)
+    return None
 
 
 def intel_report(
-    evidence: Evidence, stapled: Endorsements, policy: Policy, at: datetime, arguments: Arguments
+    evidence: Evidence, quote: IntelQuote, stapled: Endorsements, policy: Policy, at: datetime, arguments: Arguments
 ) -> Report:
-    """Look the platform up under both, and say what the policy thinks of either. Raises: AttestationError."""
+    """Look the platform up under both, and say what the policy thinks of either. Raises: AttestationError.
+
+    `quote` is the one in `evidence`.
+    """
     notes: list[str] = []
     anchors = resolve_anchors(policy.trust)
     bag = _standard(evidence, stapled, policy, notes)
-    weather, now = _look(evidence, bag, policy, at, anchors)
+    weather, now = _look(evidence, quote, bag, policy, at, anchors)
     early: Column | None = None
     later: Weather | None = None
     if (upcoming := _early(evidence, policy, arguments, notes)) is not None:
         try:
-            later, early = _look(evidence, upcoming, policy, at, anchors)
+            later, early = _look(evidence, quote, upcoming, policy, at, anchors)
         except AttestationError as error:
             notes.append(f"early: {error.message}")
     if later is not None and later.evaluation_number > weather.evaluation_number:
         notes.append(text_tcb.UNKNOWN_DAY)
     notes += _what_to_do(weather, later)
-    head = {"tee": str(weather.tee), "fmspc": weather.platform, "trust_anchor": weather.trust_anchor}
+    tee = str(weather.tee)
+    if evidence.kind is EvidenceKind.AZURE_VTPM:
+        tee = str(Tee.AZURE_TDX)
+        notes.append(text_tcb.AZURE_VTPM)
+    head = {"tee": tee, "fmspc": weather.platform, "trust_anchor": weather.trust_anchor}
     return Report(
         head=head, now=now, early=early, changes=_changes(weather, policy, at), notes=tuple(notes), at=at,
         simulated=weather.simulated,
@@ -51,16 +72,18 @@ def intel_report(
 
 
 def _look(
-    evidence: Evidence, bag: Endorsements, policy: Policy, at: datetime, anchors: TrustAnchors
+    evidence: Evidence, quote: IntelQuote, bag: Endorsements, policy: Policy, at: datetime, anchors: TrustAnchors
 ) -> tuple[Weather, Column]:
-
+    """The standing, and what the policy says to it. The evidence is proven whole, whatever its platform's level."""
     memory = Memory()
-    weather = intel_weather(read_quote(evidence.body), bag, anchors=anchors, at=at, memory=memory)
-    if weather.status in (BELOW, "Revoked"):
-        found: tuple[str, ...] = (f"tcb_status: seen {weather.status}, which no policy accepts",)
-    else:
+    weather = intel_weather(quote, bag, anchors=anchors, at=at, memory=memory)
+    try:
         verified = table.verify(evidence, bag, anchors=anchors, at=at, memory=memory)
         found = tuple(objections(appraise(verified, policy).findings))
+    except VerificationError as error:
+        if weather.status not in (BELOW, REVOKED) or error.code not in _OF_LEVELS:
+            raise
+        found = (f"tcb_status: seen {weather.status}, which no policy accepts",)
     return weather, Column(facts=_facts(weather), objections=found)
 
 
@@ -113,7 +136,7 @@ def _early(evidence: Evidence, policy: Policy, arguments: Arguments, notes: list
 
 
 def _changes(weather: Weather, policy: Policy, at: datetime) -> tuple[Change, ...]:
-    found = [Change(at=weather.valid_until, what=text_tcb.STALE)]
+    found = [Change(at=weather.valid_until, what=text_tcb.STALE), *dates_of_policy(policy, at)]
     accepted = policy.rules.tcb_statuses
     found += [
         Change(at=grace.until, what=text_tcb.GRACE.format(grace.status))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_tcb
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.errors import EXIT_PARTIAL, EXIT_REFUSED, EXIT_VERIFIED
@@ -23,6 +24,7 @@ _TCB_CHECKS = (
     "amd_crl",
     "signing_keys",
     "platforms",
+    "token_status",
 )
 
 
@@ -32,6 +34,13 @@ def objections(findings: Iterable[Finding]) -> Iterator[str]:
         word = finding.check.removeprefix("policy.")
         if finding.outcome is Outcome.FAIL and finding.check.startswith("policy.") and word.startswith(_TCB_CHECKS):
             yield f"{word}: wanted {finding.wanted}, seen {finding.seen}"
+
+
+def dates_of_policy(policy: Policy, at: datetime) -> Iterator[Change]:
+    """When the list of platforms runs out that the policy goes by, for every kind of evidence."""
+    rule = policy.rules.platforms
+    if rule is not None and rule.listed is not None and rule.listed.expires > at:
+        yield Change(at=rule.listed.expires, what=text_tcb.LIST_ENDS.format(rule.listed.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +124,8 @@ class Report:
             yield ""
             yield terminal.paint("strong", "dates")
         for change in self.changes:
-            days = text_tcb.in_days((change.at - self.at) // timedelta(days=1))
-            yield f"  {change.at:%Y-%m-%d}  {days:<14}  {change.what}"
+            far = text_tcb.how_far(change.at - self.at)
+            yield f"  {change.at:%Y-%m-%d %H:%M}Z  {far:<14}  {change.what}"
 
 
 def _row(terminal: Terminal, name: str, values: list[Any]) -> str:

@@ -150,7 +150,9 @@ examples
   {PROGRAM} tcb --forget
 
 Intel publishes a new evaluation early, and makes it the standard one months later: whoever is short under the early one
-has that long to update. Only the platform is judged: no code is compared, and no connection is proven.
+has that long to update. AMD publishes levels only, and what the policy demands of them counts; AWS, makers of TPMs and
+issuers of tokens publish no levels, and what is shown is when the proof runs out.
+Only the platform is judged: no code is compared, and no connection is proven.
 --forget starts the record of the highest evaluation numbers met anew; older collateral is then accepted once more.
 
 exit codes

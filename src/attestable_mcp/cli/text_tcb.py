@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 HELP_EARLY = "file or folder with the early collateral, in place of asking the vendor for it"
 HELP_FORGET = "forget the highest evaluation numbers met, and end"
 HELP_NO_EARLY = "do not ask for the early verdict"
-HELP_TCB_SOURCE = "an https URL, or a file with a certificate, a quote or an SNP report; - reads stdin"
+HELP_TCB_SOURCE = "an https URL, or a file with a certificate or evidence of any kind; - reads stdin"
 
 NO_SOURCE = "what shall be looked at? Give a SOURCE, or --forget"
-ONLY_INTEL_AND_AMD = "tcb knows Intel's quotes and AMD's reports; this is {}"
+ORDINARY = "this is an ordinary certificate: no evidence in it speaks of a platform"
 FORGET_ALONE = "--forget stands alone"
 
 STALE = "this collateral runs out; newer is fetched by itself, stapled collateral has to be renewed"
 GRACE = "the grace for {} ends: the platform is refused from then on"
-NOTHING_SHORT = "nothing"
+LIST_ENDS = "the platform list {} runs out: every machine is refused from then on"
 UNKNOWN_DAY = "Intel makes the early evaluation the standard one at a day of its own choosing: update before"
 BIOS_NEXT = "BIOS: ask the platform's vendor for newer firmware; its microcode is loaded before the operating system"
 OS_NEXT = "OS/VMM: the host loads these: newer microcode, TDX module or SEAM loader, then a new PCK certificate"
+AMD_LEVELS = {
+    "fmc": "early firmware of the secure processor",
+    "bl": "the secure processor's boot loader",
+    "tee": "the secure processor's operating system",
+    "snp": "SEV-SNP firmware",
+    "ucode": "microcode",
+}
+AMD_NO_STATUS = (
+    "AMD publishes levels, no statuses and no early set: what counts is what the policy demands (min_tcb_bl, "
+    "min_tcb_tee, min_tcb_snp, min_tcb_ucode, min_tcb_fmc)"
+)
+SNP_REPORTED_BEHIND = (
+    "newer firmware runs than the one that is reported ({}): the host keeps the old level reported, or old guests alive"
+)
+SNP_NOT_COMMITTED = "the host has not committed the firmware that runs ({}): it may go back to the older one"
+AMD_ENDS = {
+    "certificates": "AMD's certificate of this chip at this level runs out: a newer one has to be stapled or fetched",
+    "crl": "AMD's revocation list runs out: a newer one is fetched by itself, a stapled one has to be renewed",
+}
+AZURE_VTPM = "of Azure's paravisor and vTPM nobody publishes a TCB: the hardware's measurement names their build"
+AWS_NO_TCB = (
+    "AWS publishes no TCB of the machines under Nitro enclaves: a document names an image and an instance, so that "
+    "nothing of the platform can be called short"
+)
+AWS_NO_CRL = "AWS publishes no revocation list either: its certificates live three hours instead"
+AWS_ENDS = {
+    "certificates": "the chain in this document runs out: a live enclave makes new documents all the time",
+}
+TPM_NO_TCB = (
+    "no maker of TPMs publishes a TCB of them: what is known is the version of the TPM's firmware, and PCR0 for the "
+    "machine's; compare PCRs by policy"
+)
+TPM_ENDS = {
+    "certificates": "the certificate chain of the attestation key runs out: its issuer has to renew it",
+    "crl": "the revocation list of the key's issuer runs out: a newer one has to be given",
+}
+PINNED_KEY = "the attestation key itself is pinned: nothing in this proof runs out, until the pin is taken away"
+ISSUERS_WORD = "this is the issuer's word on a platform that it judged when it made the token: it was not seen here"
+TOKEN_ENDS = {"token": "the token runs out: its issuer has to judge the platform anew"}
 ADVISORY_URL = "https://www.intel.com/content/www/us/en/security-center/advisory/{}.html"
 
 ADVISORIES = {
@@ -47,11 +88,15 @@ def forgot(count: int, path: object) -> str:
     return f"forgot {count} evaluation number{'' if count == 1 else 's'} ({path})"
 
 
-def in_days(days: int) -> str:
-    """How far away a date is."""
-    if days == 0:
-        return "within a day"
-    return f"in {days} day{'' if days == 1 else 's'}" if days > 0 else f"{-days} day{'' if days == -1 else 's'} ago"
+def how_far(left: timedelta) -> str:
+    """How far away a moment is: in days, and the last two of them in hours and minutes."""
+    if left < timedelta(0):
+        days = -(left // timedelta(days=1))
+        return f"{days} day{'' if days == 1 else 's'} ago"
+    if left >= timedelta(days=2):
+        return f"in {left // timedelta(days=1)} days"
+    minutes = left // timedelta(minutes=1)
+    return f"in {minutes // 60} h {minutes % 60} min"
 
 
 def stapled_only(reason: str) -> str:

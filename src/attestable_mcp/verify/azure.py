@@ -175,6 +175,7 @@ def _mint(
         simulated=hardware.simulated,
         at=hardware.at,
         valid_until=hardware.valid_until,
+        ends=hardware.ends,
         not_proven=hardware.not_proven + proven.not_proven,
     )
 

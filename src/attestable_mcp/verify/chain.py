@@ -55,6 +55,12 @@ class Path:
         return Window(start=max(certificate.not_before for certificate in self.certificates), end=self.valid_until)
 
 
+def ends_of(path: Path, crl_until: datetime | None) -> tuple[tuple[str, datetime], ...]:
+    """What of a proven path runs out when, in the words of `Verified.ends`."""
+    certificates = ("certificates", path.valid_until)
+    return (certificates,) if crl_until is None else (certificates, ("crl", crl_until))
+
+
 def key_digest(certificate: X509Leaf) -> str:
     """SHA-256 of the SubjectPublicKeyInfo, lower-case hex: how anchors are compared."""
     return hashlib.sha256(certificate.spki).hexdigest()

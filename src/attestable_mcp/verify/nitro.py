@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attestable_mcp.errors import ChainInvalid, EvidenceError, SignatureInvalid
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
-from attestable_mcp.verify.chain import read_pool, walk
+from attestable_mcp.verify.chain import ends_of, read_pool, walk
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import holds
 from attestable_mcp.verify.trail import Trail
@@ -66,6 +66,7 @@ def verify(
         simulated=path.anchor.simulated,
         at=at,
         valid_until=path.valid_until,
+        ends=ends_of(path, None),
         not_proven=(_NO_PLATFORM,),
     )
 

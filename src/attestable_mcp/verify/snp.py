@@ -20,7 +20,7 @@ from attestable_mcp.errors import (
     SignatureInvalid,
 )
 from attestable_mcp.rats import _MINT, Claims, ClaimValue, EndorsementQuery, Endorsements, Evidence, Tee, Verified
-from attestable_mcp.verify.chain import Path, check_revocation, read_pool, walk
+from attestable_mcp.verify.chain import Path, check_revocation, ends_of, read_pool, walk
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import holds
 from attestable_mcp.verify.trail import Trail
@@ -234,6 +234,7 @@ def _mint(
 ) -> Verified:
     if report.trailing:
         trail.skipped("snp.report.trailing", f"{len(report.trailing)} bytes after the report are under no signature")
+    ends = ends_of(path, crl_until)
     return Verified(
         _MINT,
         claims=Claims(
@@ -252,7 +253,8 @@ def _mint(
         anchor_name=path.anchor.name,
         simulated=path.anchor.simulated,
         at=at,
-        valid_until=min(filter(None, (path.valid_until, crl_until))),
+        valid_until=min(moment for _, moment in ends),
+        ends=ends,
         not_proven=tuple(_not_proven(report, crl_until)),
     )
 

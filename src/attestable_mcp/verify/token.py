@@ -167,6 +167,7 @@ def verify(
         ),
         evidence_digest=evidence.digest, signed_digest=hashlib.sha256(token.signed).hexdigest(),
         findings=trail.findings, anchor=anchor, anchor_name=name, simulated=False, at=at, valid_until=expires,
+        ends=(("token", expires),),
         not_proven=(_NOT_SEEN.format(trust.issuer), *(() if trust.nonce else (_NO_NONCE,))),
     )  # fmt: skip
 

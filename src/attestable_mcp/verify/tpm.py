@@ -33,7 +33,7 @@ from attestable_mcp.rats import (
     Tee,
     Verified,
 )
-from attestable_mcp.verify.chain import check_revocation, is_authority, read_pool, walk
+from attestable_mcp.verify.chain import check_revocation, ends_of, is_authority, read_pool, walk
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.memory import Window, anchor_digest
 from attestable_mcp.verify.signature import HASHES, holds
@@ -75,6 +75,7 @@ class KeyTrust:
     anchor: TrustAnchor
     valid_until: datetime
     not_proven: tuple[str, ...] = ()
+    ends: tuple[tuple[str, datetime], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ def verify(
         simulated=trust.anchor.simulated,
         at=at,
         valid_until=trust.valid_until,
+        ends=trust.ends,
         not_proven=(_NO_MEMORY, *proven.not_proven, *trust.not_proven),
     )
 
@@ -351,8 +353,11 @@ def _certified(
         leaf, pool, anchors, at=at, trail=trail, check="tpm.ak.chain", memory=memory, incomplete=EndorsementUnavailable
     )
     until = check_revocation(path, endorsements.crls, at=at, trail=trail, check="tpm.ak.revocation", memory=memory)
-    ends = path.valid_until if until is None else min(path.valid_until, until)
-    return KeyTrust(anchor=path.anchor, valid_until=ends, not_proven=(_NO_CRL,) if until is None else ())
+    ends = ends_of(path, until)
+    return KeyTrust(
+        anchor=path.anchor, valid_until=min(moment for _, moment in ends), ends=ends,
+        not_proven=(_NO_CRL,) if until is None else (),
+    )  # fmt: skip
 
 
 def _refuse_stranger(pool: Sequence[X509Leaf], digest: str, trail: Trail) -> NoReturn:

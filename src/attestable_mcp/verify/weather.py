@@ -6,6 +6,7 @@ that Intel calls UpToDate. Unlike a verdict this also speaks of platforms below 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -178,6 +179,12 @@ def snp_levels(claims: Claims) -> dict[str, dict[str, int]]:
     """The four TCB versions of a verified report, each level by its name; `fmc` from Turin on."""
     product = Product(str(claims.values["product"]))
     return {name: _levels(read_tcb(bytes.fromhex(str(claims.values[name])), product)) for name in SNP_TCBS}
+
+
+def levels_behind(levels: Mapping[str, Mapping[str, int]], which: str, other: str) -> str:
+    """The levels of version `which` that are below those of `other`, in words; empty where none is."""
+    have, wanted = levels[which], levels[other]
+    return ", ".join(f"{name} {have[name]} of {wanted[name]}" for name in have if have[name] < wanted[name])
 
 
 def _levels(tcb: Tcb) -> dict[str, int]:

@@ -148,13 +148,6 @@ def test_simulated_evidence_is_refused_unless_named(cli: Any, quote: str, collat
     assert ended.code == 2
 
 
-def test_other_evidence_is_named(cli: Any, vectors: Path) -> None:
-    document = vectors / "nitro" / "evervault-2022-valid" / "attestation.cose"
-    ended = cli("tcb", str(document), "--json")
-    assert ended.code == 2
-    assert "nitro-document" in ended.json()["error"]["message"]
-
-
 def test_real_platforms(cli: Any, vectors: Path) -> None:
     folder = vectors / "tdx" / "automata-v4-out-of-date"
     ended = cli(
