@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
+
 from attestable_mcp.mcp import bridge_headers, rpc
+from attestable_mcp.mcp.bridge_calls import Call
 from attestable_mcp.mcp.bridge_failure import Failure
 from attestable_mcp.mcp.bridge_session import Session
+from attestable_mcp.mcp.bridge_state import State
 from attestable_mcp.mcp.translate import NEWEST, Translator, modern_version, notice, refuses_modern, request
 from attestable_mcp.mcp.translate_down import Downward, opening
 from attestable_mcp.mcp.translate_up import Upward
@@ -39,6 +43,38 @@ def unclear_status(status: int) -> bool:
 def other_era(method: str, version: str | None, message: rpc.Message) -> bool:
     """May this answer come from a server that does not speak the era of the request?"""
     return refuses_modern(method, message) if version is not None else "error" in message
+
+
+def undecided(state: State, call: Call) -> bool:
+    """May the answer to this call show that the server speaks the other era only?"""
+    first = (call.version is not None) != (call.method == "initialize")
+    return first and not state.era_known and not call.translated
+
+
+class Eras:
+    """Sets `state.translator` where the server speaks only the era that a host's request was not of."""
+
+    def __init__(
+        self, state: State, *, question: Question, open_session: OpenSession, say: Callable[[str], None]
+    ) -> None:
+        self._state = state
+        self._question = question
+        self._open_session = open_session
+        self._say = say
+        self._finding = anyio.Lock()
+
+    async def find(self, call: Call) -> None:
+        """Ask the server, once for all calls that met the same doubt. Raises: what the HTTP client raises."""
+        state = self._state
+        async with self._finding:
+            if state.translator is None and not state.era_known:
+                probe = Probe(call.message, call.version, question=self._question, open_session=self._open_session)
+                state.translator = await probe.translator()
+                state.era_known = probe.same_era
+                if state.translator is not None:
+                    self._say(probe.told)
+                elif call.version is not None:
+                    state.session = Session()
 
 
 class Probe:

@@ -21,6 +21,7 @@ from attestable_mcp.rats import AttestationResult, Finding, Outcome
 REFUSED = -32010
 """JSON-RPC error code of a server that was not admitted; within the range left to implementations."""
 _CHECKS = 32
+_STATUS_HINTS = {401: "it wants authorization", 403: "it forbids this", 404: "check the path of the URL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,15 @@ def failure_of(error: Exception, url: str) -> Failure:
 def plain(message: str, url: str, *, code: str, hint: str = "") -> Failure:
     """A failure that no exception stands for."""
     return _told(ConversationError(message, code=code, hint=hint), url)
+
+
+def of_status(response: httpx2.Response, url: str) -> Failure:
+    """An HTTP answer without a JSON-RPC message in it."""
+    status = response.status_code
+    hint = _STATUS_HINTS.get(status, "see the server's own log")
+    if 300 <= status < 400 and response.headers.get("location"):
+        hint = "use the address that the server redirects to, if it is the intended one"
+    return plain(f"the server answered HTTP {status} without a response", url, code="http", hint=hint)
 
 
 def _lost(error: Exception) -> ConversationError:

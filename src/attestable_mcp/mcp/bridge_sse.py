@@ -39,6 +39,12 @@ class EventReader:
         self.last_id: str | None = None
         self.retry_seconds: float | None = None
 
+    def again(self) -> EventReader:
+        """A reader for the same stream's next connection."""
+        reader = EventReader(self._cap)
+        reader.last_id, reader.retry_seconds = self.last_id, self.retry_seconds
+        return reader
+
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that end within these bytes. Raises: ConversationError (`flooded`) for one over the cap."""
         for line in self._lines(chunk):

@@ -232,7 +232,7 @@ async def bridge_to(
         finally:
             client_writes.close()
             with anyio.move_on_after(2):
-                while tasks.cancel_scope.cancel_called is False and bridge._pending:
+                while tasks.cancel_scope.cancel_called is False and any(bridge._state.calls):
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
 
