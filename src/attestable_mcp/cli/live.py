@@ -16,8 +16,10 @@ from attestable_mcp.cli import text
 from attestable_mcp.cli.endings import innermost
 from attestable_mcp.errors import AttestationError, AttestationUnavailable, ConversationError
 from attestable_mcp.rats import AttestationResult
-from attestable_mcp.tls.client import AttestedPeer, attest_server, origin_of
+from attestable_mcp.tls.admission import AttestedPeer
+from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.engine import ClientContext
+from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.replay import Recorder, Recording, outcome
 
 if TYPE_CHECKING:

@@ -142,7 +142,7 @@ def _hosts(source: str, arguments: Arguments) -> tuple[str, ...]:
     """The names in the grant: those given, or the one of the URL. Raises: UsageError."""
     named = [host.strip("[]").lower() for host in arguments.host]
     if not named and "://" in source:
-        from attestable_mcp.tls.client import origin_of
+        from attestable_mcp.tls.origins import origin_of
 
         named = [origin_of(address(source)).host]
     if not named:

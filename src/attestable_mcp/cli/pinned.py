@@ -16,7 +16,7 @@ from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.errors import EXIT_REFUSED, EXIT_USAGE, EXIT_VERIFIED, ConfigurationError
 from attestable_mcp.rats import Finding
-from attestable_mcp.tls.client import origin_of
+from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.pins import Damaged, Pins, seen_of, to_json
 
 

@@ -33,7 +33,8 @@ from attestable_mcp.mcp.watched import WatchedOnFirstUse, watched
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer, Gate, LastWord
 from attestable_mcp.tls.challenge import REFUSED as UNPROVEN
-from attestable_mcp.tls.client import attested_http_client, origin_of
+from attestable_mcp.tls.client import attested_http_client
+from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.verifier import Verifier
 

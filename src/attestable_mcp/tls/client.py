@@ -6,25 +6,22 @@ requests to origins that were not declared are refused; there is no plain HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpcore2
 import httpx2
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.endorse.base import EndorsementSource
-from attestable_mcp.errors import ConfigurationError, ConversationError
+from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.fresh import DEMAND, turn
+from attestable_mcp.tls.origins import Origins, origin_of, origins_for
 from attestable_mcp.tls.streams import AsyncBackend, SyncBackend
 from attestable_mcp.verifier import Verifier
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = [
     "AttestedPeer",
@@ -32,9 +29,7 @@ __all__ = [
     "Origin",
     "attest_server",
     "attested_http_client",
-    "attested_httpx_client",
     "attested_sync_http_client",
-    "attested_sync_httpx_client",
     "attested_transport",
     "gate_of",
 ]
@@ -44,93 +39,17 @@ EXTENSION = "attestation"
 KEEPALIVE_SECONDS = 30.0
 
 
-class Origins:
-    """Which origins may be spoken to: those declared, or the first that is met where none is."""
-
-    def __init__(self, declared: Iterable[str] = ()) -> None:
-        self._allowed = {origin_of(url) for url in declared}
-
-    def admit(self, url: Any) -> Origin:
-        """The origin of a request.
-
-        Raises:
-            ConversationError: with the code `plaintext_refused` or `other_origin`.
-        """
-        origin = _origin(url)
-        if origin.scheme != "https":
-            raise ConversationError(
-                f"request to {origin}: wanted https", code="plaintext_refused", hint="use the server's https URL"
-            )
-        self._allowed = self._allowed or {origin}
-        if origin not in self._allowed:
-            allowed = ", ".join(sorted(str(item) for item in self._allowed))
-            raise ConversationError(
-                f"request to {origin}: this client speaks to {allowed} only",
-                code="other_origin",
-                hint="use another client for another server; each is proven by itself",
-            )
-        return origin
-
-    def refuse_redirect(self, request_url: Any, status: int, location: str | None) -> None:
-        """A redirect to elsewhere is an error, even where nobody would follow it.
-
-        Raises:
-            ConversationError: with the code `redirect_refused`.
-        """
-        if status not in (301, 302, 303, 307, 308) or location is None:
-            return
-        try:
-            target = _origin(request_url.join(location))
-        except (ValueError, httpx2.InvalidURL, ConfigurationError) as error:
-            raise ConversationError("redirect to an address that nobody can read", code="redirect_refused") from error
-        if target not in self._allowed:
-            raise ConversationError(
-                f"redirect to {target}: refused", code="redirect_refused", hint="nothing was sent there"
-            )
-
-
-def origin_of(url: str) -> Origin:
-    """The origin of an absolute https URL.
-
-    Raises:
-        ConfigurationError: it is not one.
-    """
-    try:
-        origin = _origin(httpx2.URL(url))
-    except (httpx2.InvalidURL, ValueError, TypeError) as error:
-        raise ConfigurationError(f"server URL: wanted https://HOST[:PORT]/…, seen {url!r:.100}") from error
-    if origin.scheme != "https" or not origin.host or not 0 < origin.port < 65536:
-        raise ConfigurationError(
-            f"server URL: wanted https://HOST[:PORT]/…, seen {url!r:.100}", hint="attestation rides on TLS: use https"
-        )
-    return origin
-
-
-def _origin(url: Any) -> Origin:
-    scheme, host = str(url.scheme).lower(), str(url.raw_host.decode("ascii")).lower().strip("[]")
-    return Origin(scheme, host, url.port or (443 if scheme == "https" else 80))
-
-
 class AsyncTransport(httpx2.AsyncHTTPTransport):
     """An httpx2 transport over a pool of proven connections. `gate` says who was met."""
 
     def __init__(self, gate: Gate, origins: Origins, *, limits: httpx2.Limits) -> None:
         self.gate = gate
         self._origins = origins
-        self._pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(gate), **_pool_options(gate, limits))
+        self._pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(gate), **pool_options(gate, limits))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
-        self._origins.admit(request.url)
-        with turn(bool(request.extensions.get(DEMAND))):
-            response = await super().handle_async_request(request)
-        try:
-            self._origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
-        except ConversationError:
-            await response.aclose()
-            raise
-        _name_peer(response)
-        return response
+        return await guarded(super().handle_async_request, request, self._origins)  # type: ignore[no-any-return]
 
 
 class SyncTransport(httpx2.HTTPTransport):
@@ -139,23 +58,47 @@ class SyncTransport(httpx2.HTTPTransport):
     def __init__(self, gate: Gate, origins: Origins, *, limits: httpx2.Limits) -> None:
         self.gate = gate
         self._origins = origins
-        self._pool = httpcore2.ConnectionPool(network_backend=SyncBackend(gate), **_pool_options(gate, limits))
+        self._pool = httpcore2.ConnectionPool(network_backend=SyncBackend(gate), **pool_options(gate, limits))
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx2's own; the response's extensions name the peer."""
-        self._origins.admit(request.url)
-        with turn(bool(request.extensions.get(DEMAND))):
-            response = super().handle_request(request)
-        try:
-            self._origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
-        except ConversationError:
-            response.close()
-            raise
-        _name_peer(response)
-        return response
+        return guarded_sync(super().handle_request, request, self._origins)  # type: ignore[no-any-return]
 
 
-def _pool_options(gate: Gate, limits: Any) -> dict[str, Any]:
+async def guarded(handle: Callable[[Any], Awaitable[Any]], request: Any, origins: Origins) -> Any:
+    """The response of `handle` to a request that may be sent; its extensions name the peer. Of httpx2 and httpx alike.
+
+    Raises:
+        AttestationError: the origin, the server or a redirect is refused.
+    """
+    origins.admit(request.url)
+    with turn(bool(request.extensions.get(DEMAND))):
+        response = await handle(request)
+    try:
+        origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
+    except ConversationError:
+        await response.aclose()
+        raise
+    _name_peer(response)
+    return response
+
+
+def guarded_sync(handle: Callable[[Any], Any], request: Any, origins: Origins) -> Any:
+    """As `guarded`, blocking."""
+    origins.admit(request.url)
+    with turn(bool(request.extensions.get(DEMAND))):
+        response = handle(request)
+    try:
+        origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
+    except ConversationError:
+        response.close()
+        raise
+    _name_peer(response)
+    return response
+
+
+def pool_options(gate: Gate, limits: Any) -> dict[str, Any]:
+    """What a connection pool of httpcore2 or httpcore is made with."""
     return {
         "ssl_context": gate.context,
         "max_connections": limits.max_connections,
@@ -174,20 +117,17 @@ def _name_peer(response: Any) -> None:
         response.extensions[EXTENSION] = peer
 
 
-def _gate(
+def gate_for(
     policy: Policy,
     sources: Iterable[EndorsementSource] | None,
     verifier: Verifier | None,
     limits: Limits,
     gate: Gate | None,
 ) -> Gate:
+    """The gate that is given, or one made of the rest. Raises: ConfigurationError."""
     if gate is not None:
         return gate
     return Gate(policy, sources=None if sources is None else tuple(sources), verifier=verifier, limits=limits)
-
-
-def _origins(url: str | None, origins: Iterable[str]) -> Origins:
-    return Origins([*([url] if url else []), *origins])
 
 
 def attested_http_client(
@@ -216,10 +156,10 @@ def attested_http_client(
         AttestationError: from requests: the refusal itself, not a connect error.
     """
     transport = AsyncTransport(
-        _gate(policy, sources, verifier, limits, gate), _origins(url, origins), limits=pool or _default_pool()
+        gate_for(policy, sources, verifier, limits, gate), origins_for(url, origins), limits=pool or default_pool()
     )
     outer = transport if around is None else around(transport)
-    return httpx2.AsyncClient(transport=outer, mounts=mounts, **_client_options(options))
+    return httpx2.AsyncClient(transport=outer, mounts=mounts, **client_options(options))
 
 
 def attested_transport(gate: Gate, url: str, *, pool: httpx2.Limits | None = None) -> AsyncTransport:
@@ -227,7 +167,7 @@ def attested_transport(gate: Gate, url: str, *, pool: httpx2.Limits | None = Non
 
     Raises: as `attested_http_client`.
     """
-    return AsyncTransport(gate, Origins([url]), limits=pool or _default_pool())
+    return AsyncTransport(gate, Origins([url]), limits=pool or default_pool())
 
 
 def attested_sync_http_client(
@@ -245,16 +185,17 @@ def attested_sync_http_client(
 ) -> httpx2.Client:
     """As `attested_http_client`, blocking."""
     transport = SyncTransport(
-        _gate(policy, sources, verifier, limits, gate), _origins(url, origins), limits=pool or _default_pool()
+        gate_for(policy, sources, verifier, limits, gate), origins_for(url, origins), limits=pool or default_pool()
     )
-    return httpx2.Client(transport=transport, mounts=mounts, **_client_options(options))
+    return httpx2.Client(transport=transport, mounts=mounts, **client_options(options))
 
 
-def _default_pool() -> httpx2.Limits:
+def default_pool() -> httpx2.Limits:
+    """How many connections, and for how long."""
     return httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_SECONDS)
 
 
-def _client_options(options: dict[str, Any]) -> dict[str, Any]:
+def client_options(options: dict[str, Any]) -> dict[str, Any]:
     """Nothing of the environment, no redirects, and nobody may ask for them.
 
     Raises:
@@ -272,103 +213,6 @@ def gate_of(client: httpx2.AsyncClient | httpx2.Client) -> Gate:
     if isinstance(transport, AsyncTransport | SyncTransport):
         return transport.gate
     raise TypeError("not an attested client")
-
-
-# The twins for httpx 0.28 and httpcore 1
-
-
-def _httpx() -> tuple[ModuleType, ModuleType]:
-    try:
-        import httpcore
-        import httpx
-    except ImportError as error:
-        raise ConfigurationError("httpx is not installed", hint="install attestable-mcp[httpx]") from error
-    return httpx, httpcore
-
-
-def attested_httpx_client(
-    policy: Policy,
-    *,
-    url: str | None = None,
-    origins: Iterable[str] = (),
-    sources: Iterable[EndorsementSource] | None = None,
-    verifier: Verifier | None = None,
-    gate: Gate | None = None,
-    limits: Limits = LIMITS,
-    **options: Any,
-) -> httpx.AsyncClient:
-    """As `attested_http_client`, for httpx 0.28 (the extra `httpx`)."""
-    client: httpx.AsyncClient = _httpx_client(
-        True, _gate(policy, sources, verifier, limits, gate), _origins(url, origins), options
-    )
-    return client
-
-
-def attested_sync_httpx_client(
-    policy: Policy,
-    *,
-    url: str | None = None,
-    origins: Iterable[str] = (),
-    sources: Iterable[EndorsementSource] | None = None,
-    verifier: Verifier | None = None,
-    gate: Gate | None = None,
-    limits: Limits = LIMITS,
-    **options: Any,
-) -> httpx.Client:
-    """As `attested_httpx_client`, blocking."""
-    client: httpx.Client = _httpx_client(
-        False, _gate(policy, sources, verifier, limits, gate), _origins(url, origins), options
-    )
-    return client
-
-
-def _httpx_client(asynchronous: bool, gate: Gate, origins: Origins, options: dict[str, Any]) -> Any:
-    httpx, core = _httpx()
-    pool_options = _pool_options(gate, _default_pool())
-    transport = httpx.AsyncHTTPTransport() if asynchronous else httpx.HTTPTransport()
-    if asynchronous:
-        transport._pool = core.AsyncConnectionPool(network_backend=AsyncBackend(gate, core), **pool_options)
-        return httpx.AsyncClient(transport=_async_guard(httpx, transport, origins), **_client_options(options))
-    transport._pool = core.ConnectionPool(network_backend=SyncBackend(gate, core), **pool_options)
-    return httpx.Client(transport=_sync_guard(httpx, transport, origins), **_client_options(options))
-
-
-def _async_guard(httpx: ModuleType, inner: Any, origins: Origins) -> Any:
-    async def handle(self: Any, request: Any) -> Any:
-        origins.admit(request.url)
-        with turn(bool(request.extensions.get(DEMAND))):
-            response = await inner.handle_async_request(request)
-        try:
-            origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
-        except ConversationError:
-            await response.aclose()
-            raise
-        _name_peer(response)
-        return response
-
-    async def aclose(self: Any) -> None:
-        await inner.aclose()
-
-    return type("Guard", (httpx.AsyncBaseTransport,), {"handle_async_request": handle, "aclose": aclose})()
-
-
-def _sync_guard(httpx: ModuleType, inner: Any, origins: Origins) -> Any:
-    def handle(self: Any, request: Any) -> Any:
-        origins.admit(request.url)
-        with turn(bool(request.extensions.get(DEMAND))):
-            response = inner.handle_request(request)
-        try:
-            origins.refuse_redirect(request.url, response.status_code, response.headers.get("location"))
-        except ConversationError:
-            response.close()
-            raise
-        _name_peer(response)
-        return response
-
-    def close(self: Any) -> None:
-        inner.close()
-
-    return type("Guard", (httpx.BaseTransport,), {"handle_request": handle, "close": close})()
 
 
 async def attest_server(

@@ -32,8 +32,9 @@ from attestable_mcp.platformfile import read_list
 from attestable_mcp.rats import AttestationResult, ErrorReport, Evidence, EvidenceKind, Finding, Outcome, Verdict
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel
-from attestable_mcp.tls.client import attest_server, origin_of
+from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.judge import ProvenCertificate
+from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.revocations import read_capped
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier, resolve_anchors, resolve_sources

@@ -16,12 +16,11 @@ from attestable_mcp.rats import Verdict
 from attestable_mcp.tls.client import (
     Gate,
     attested_http_client,
-    attested_httpx_client,
     attested_sync_http_client,
-    attested_sync_httpx_client,
     gate_of,
-    origin_of,
 )
+from attestable_mcp.tls.client_httpx import attested_httpx_client, attested_sync_httpx_client
+from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.server import Server
 
 ATTESTER = SimulatedAttester(b"\x01" * 32)

@@ -18,7 +18,7 @@ import httpx2
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.oauth.model import failure, shown
-from attestable_mcp.tls.client import origin_of
+from attestable_mcp.tls.origins import origin_of
 
 SECONDS = 20.0
 """For one request, whatever holds it."""
