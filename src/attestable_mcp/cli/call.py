@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from attestable_mcp.cli import text
-from attestable_mcp.cli.command import Arguments, Parser, add_timeout, add_trust
-from attestable_mcp.cli.report import headline, show
+from attestable_mcp.cli.command import Arguments, Parser, add_timeout
+from attestable_mcp.cli.gate import add_meeting, demanded, gate_of
+from attestable_mcp.cli.report import announce, show
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.toolargs import tool_arguments
-from attestable_mcp.cli.trust import policy_of
 from attestable_mcp.errors import EXIT_USAGE
 
 
@@ -20,7 +20,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("tool", metavar="TOOL", help=text.HELP_TOOL)
     parser.add_argument("words", metavar="name=value", nargs="*", help=text.HELP_ARGUMENTS)
     parser.add_argument("--args-json", metavar="JSON", help=text.HELP_ARGS_JSON)
-    add_trust(parser)
+    add_meeting(parser)
     add_timeout(parser)
 
 
@@ -28,14 +28,14 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     """Print what the tool answered; the exit code is the verdict's, or 1 if the tool itself reports an error."""
     url = address(arguments.url)
     values = tool_arguments(arguments.words, arguments.args_json)
-    policy = policy_of(arguments, f"{text.PROGRAM} call")
+    gate = gate_of(arguments, *demanded(arguments, f"{text.PROGRAM} call", url))
     from attestable_mcp.cli.live import call_tool
 
-    result, answer = call_tool(url, policy, arguments.tool, values, arguments.timeout)
+    result, answer = call_tool(url, gate, arguments.tool, values, arguments.timeout)
     if terminal.json:
         show(terminal, result, {"tool": arguments.tool, "result": answer})
     else:
-        terminal.say(headline(terminal, result))
+        announce(terminal, result)
         for line in _lines(answer):
             terminal.data(line)
     return EXIT_USAGE if answer.get("isError") else result.exit_code

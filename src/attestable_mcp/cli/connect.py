@@ -9,9 +9,10 @@ import anyio.to_thread
 
 from attestable_mcp.appraise.pins import COMPARED, NONE, Pin, short
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text, text_owner, text_pins
+from attestable_mcp.cli import text, text_pins
 from attestable_mcp.cli.authorize import add_oauth, authorized, log_in, log_out, oauth_of
-from attestable_mcp.cli.command import Arguments, Parser, add_trust, seconds
+from attestable_mcp.cli.command import Arguments, Parser, seconds
+from attestable_mcp.cli.gate import add_meeting, gate_of
 from attestable_mcp.cli.listen import add_listen, check_listen, listen
 from attestable_mcp.cli.logs import NOTICE, TALK, Log, add_logs, start_log
 from attestable_mcp.cli.outbound import add_headers, headers_of
@@ -24,7 +25,6 @@ from attestable_mcp.cli.watch import add_health
 if TYPE_CHECKING:
     import httpx2
 
-    from attestable_mcp.attest.base import Attester
     from attestable_mcp.mcp.bridge import BridgeOptions
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.tls.admission import AttestedPeer, Gate
@@ -37,7 +37,7 @@ _LEAVE_SECONDS = 4.6
 def configure(parser: Parser) -> None:
     """`connect URL [--policy FILE | --genuine-only] [...]`."""
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
-    add_trust(parser)
+    add_meeting(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds, default=300.0, help=text.HELP_SILENCE)
     add_health(parser)
     parser.add_argument("--stall", metavar="SECONDS", type=_stall, default=4.5, help=text.HELP_STALL)
@@ -45,7 +45,6 @@ def configure(parser: Parser) -> None:
     add_headers(parser)
     add_oauth(parser)
     add_logs(parser)
-    parser.add_argument("--attester", metavar="NAME", help=text_owner.HELP_ATTESTER)
 
 
 def _stall(value: str) -> float:
@@ -68,7 +67,6 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
     from attestable_mcp.cli.serve import signals
     from attestable_mcp.mcp.bridge import BridgeOptions
     from attestable_mcp.mcp.bridge_notice import Notice
-    from attestable_mcp.mcp.gate import make_gate
     from attestable_mcp.mcp.outbound import Outbound
     from attestable_mcp.mcp.tracing import carrying
     from attestable_mcp.mcp.watched import watched
@@ -85,8 +83,8 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
         talk.pinned(pin)
         notice.tell(notice_of(pin))
 
-    attester = await anyio.to_thread.run_sync(attester_of, arguments.attester)
-    gate = make_gate(policy, pins=None if named(arguments) else Pins(on_first_use=pinned), attester=attester)
+    pins = None if named(arguments) else Pins(on_first_use=pinned)
+    gate = await anyio.to_thread.run_sync(gate_of, arguments, policy, pins)
     inner = Outbound(carrying(attested_transport(gate, url)), headers=headers)
     asked = anyio.Event()
     async with authorized(url, inner, oauth, arguments, talk.tell, hide=log.hide) as outbound:
@@ -100,14 +98,6 @@ async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Ter
                 options = BridgeOptions(silence_seconds=arguments.timeout, stall_seconds=arguments.stall)
                 await _on_stdio(url, transport, gate, options, talk, notice, asked)
     return 0
-
-
-def attester_of(name: str | None) -> Attester | None:
-    """What proves this end. A simulated one reports the code of this package. Raises: AttestationError."""
-    from attestable_mcp.attest.detect import choose
-    from attestable_mcp.attest.measurement import measure_target
-
-    return None if name is None else choose(name, measured=lambda: measure_target("attestable_mcp.mcp.bridge"))
 
 
 async def _on_stdio(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from mcp import MCPError
 
-from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text
 from attestable_mcp.cli.endings import innermost
 from attestable_mcp.errors import AttestationError, AttestationUnavailable, ConversationError
 from attestable_mcp.rats import AttestationResult
-from attestable_mcp.tls.admission import AttestedPeer
+from attestable_mcp.tls.admission import AttestedPeer, Gate
 from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.origins import origin_of
@@ -30,14 +29,14 @@ _PAGES = 1000
 """Pages of a tool list that are asked for; a server that has more goes on for ever."""
 
 
-def meet(url: str, policy: Policy, timeout: float) -> AttestationResult:
+def meet(url: str, gate: Gate, timeout: float) -> AttestationResult:
     """Prove the server on a connection of its own; no application byte is sent. Raises: AttestationError."""
-    return outcome(meet_peer(url, policy, timeout))
+    return outcome(meet_peer(url, gate, timeout))
 
 
-def meet_peer(url: str, policy: Policy, timeout: float) -> AttestedPeer:
+def meet_peer(url: str, gate: Gate, timeout: float) -> AttestedPeer:
     """As `meet`, with the peer itself. Raises: AttestationError."""
-    return _run(lambda: attest_server(policy, url), url, timeout)
+    return _run(lambda: attest_server(gate.policy, url, gate=gate), url, timeout)
 
 
 def record(url: str, recorder: Recorder, timeout: float) -> Recording:
@@ -46,13 +45,13 @@ def record(url: str, recorder: Recorder, timeout: float) -> Recording:
 
 
 def call_tool(
-    url: str, policy: Policy, tool: str, arguments: dict[str, Any], timeout: float
+    url: str, gate: Gate, tool: str, arguments: dict[str, Any], timeout: float
 ) -> tuple[AttestationResult, dict[str, Any]]:
     """Prove the server, then call one tool. The answer has the keys of the protocol. Raises: AttestationError."""
     found: list[tuple[AttestationResult, dict[str, Any]]] = []
 
     async def work() -> tuple[AttestationResult, dict[str, Any]]:
-        async with _client(url, policy) as client:
+        async with _client(url, gate) as client:
             with suppress(
                 MCPError
             ):  # the SDK wants the tool's output schema; asking after the call could lose the answer
@@ -74,12 +73,12 @@ def _unless_answered(work: Callable[[], Awaitable[_T]], found: list[_T], url: st
         return found[0]
 
 
-def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationResult, list[dict[str, Any]]]:
+def list_tools(url: str, gate: Gate, timeout: float) -> tuple[AttestationResult, list[dict[str, Any]]]:
     """Prove the server, then list its tools, all pages. Raises: AttestationError."""
 
     async def work() -> tuple[AttestationResult, list[dict[str, Any]]]:
         found: list[dict[str, Any]] = []
-        async with _client(url, policy) as client:
+        async with _client(url, gate) as client:
             cursor: str | None = None
             for _ in range(_PAGES):
                 page = await client.list_tools(cursor=cursor)
@@ -92,31 +91,29 @@ def list_tools(url: str, policy: Policy, timeout: float) -> tuple[AttestationRes
     return _run(work, url, timeout)
 
 
-def list_all(url: str, policy: Policy, timeout: float) -> tuple[Manifest, AttestedPeer]:
+def list_all(url: str, gate: Gate, timeout: float) -> tuple[Manifest, AttestedPeer]:
     """Prove the server, then read all that it lists, whatever that is. Raises: AttestationError."""
-    from attestable_mcp.mcp.gate import make_gate
     from attestable_mcp.mcp.lister import of_transport, read_manifest
     from attestable_mcp.tls.client import attested_transport
 
     async def work() -> tuple[Manifest, AttestedPeer]:
-        gate = make_gate(policy)
         transport = attested_transport(gate, url)
         try:
             manifest = await read_manifest(of_transport(transport, url))
         finally:
             await transport.aclose()
-        return manifest, await attest_server(policy, url, gate=gate)
+        return manifest, await attest_server(gate.policy, url, gate=gate)
 
     return _run(work, url, timeout)
 
 
 @asynccontextmanager
-async def _client(url: str, policy: Policy) -> AsyncIterator[Any]:
+async def _client(url: str, gate: Gate) -> AsyncIterator[Any]:
     """A client of the SDK whose own errors about the conversation are told as ours."""
     from attestable_mcp.mcp.client import attested_client
 
     try:
-        async with attested_client(url, policy=policy) as client:
+        async with attested_client(url, gate=gate) as client:
             yield client
     except* MCPError as group:
         known = innermost(group)

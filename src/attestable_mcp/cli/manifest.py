@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from attestable_mcp.cli import text, text_offer
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, existing_path
+from attestable_mcp.cli.gate import add_meeting, demanded, gate_of
 from attestable_mcp.cli.output import refuse_overwrite, write_file
-from attestable_mcp.cli.report import headline
+from attestable_mcp.cli.report import announce
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
-from attestable_mcp.cli.trust import policy_of
 from attestable_mcp.errors import EXIT_REFUSED, ConfigurationError
 from attestable_mcp.mcp.difference import ItemChange, difference
 from attestable_mcp.mcp.manifest import Manifest
@@ -31,7 +31,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--days", metavar="N", type=int, help=text_offer.HELP_SIGN_DAYS)
     parser.add_argument("-o", "--output", metavar="FILE", type=existing_path, help=text_offer.HELP_MANIFEST_OUTPUT)
     parser.add_argument("--force", action="store_true", help=text.HELP_FORCE)
-    add_trust(parser)
+    add_meeting(parser)
     add_timeout(parser)
 
 
@@ -43,7 +43,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     wanted = _wanted(arguments.diff) if arguments.diff else None
     manifest, result, committed = _manifest(arguments)
     if result is not None and not terminal.json:
-        terminal.say(headline(terminal, result))
+        announce(terminal, result)
         digest = manifest.digest
         said = text_offer.committed(digest.hex()) if committed == digest else text_offer.uncommitted(committed.hex())
         terminal.say(said)
@@ -69,8 +69,9 @@ def _manifest(arguments: Arguments) -> tuple[Manifest, AttestationResult | None,
     if arguments.source.lower().startswith("https://"):
         from attestable_mcp.cli.live import list_all
 
-        policy = policy_of(arguments, f"{text.PROGRAM} manifest")
-        manifest, peer = list_all(address(arguments.source), policy, arguments.timeout)
+        url = address(arguments.source)
+        gate = gate_of(arguments, *demanded(arguments, f"{text.PROGRAM} manifest", url))
+        manifest, peer = list_all(url, gate, arguments.timeout)
         return manifest, peer.result, peer.commitments.manifest
     if arguments.source.endswith(".json"):
         return _document(Path(arguments.source)), None, b""

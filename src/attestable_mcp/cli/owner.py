@@ -154,8 +154,9 @@ def _asked(source: str, policy: Any, timeout: float) -> tuple[bytes, Attestation
     """The hash of the deployment key that a proven server, or a proven request, names. Raises: AttestationError."""
     if "://" in source:
         from attestable_mcp.cli.live import meet_peer
+        from attestable_mcp.mcp.gate import make_gate
 
-        peer = meet_peer(address(source), policy, timeout)
+        peer = meet_peer(address(source), make_gate(policy), timeout)
         if not peer.commitments.deployment_key:
             raise ConfigurationError(
                 text_owner.NO_DEPLOYMENT_KEY, code="no_deployment_key", hint=text_owner.NO_DEPLOYMENT_KEY_HINT

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_pins
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, existing_path
+from attestable_mcp.cli.gate import add_meeting, gate_of
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import address
@@ -20,6 +21,7 @@ from attestable_mcp.rats import AttestationResult
 
 if TYPE_CHECKING:
     from attestable_mcp.appraise.write import Offer
+    from attestable_mcp.tls.admission import Gate
 
 _PROGRAM = f"{text.PROGRAM} pin"
 
@@ -34,7 +36,7 @@ def configure(parser: Parser) -> None:
     group.add_argument("--forget", action="store_true", help=text_pins.HELP_FORGET)
     parser.add_argument("-o", "--output", metavar="FILE", type=existing_path, help=text.HELP_OUTPUT)
     parser.add_argument("--force", action="store_true", help=text.HELP_FORCE)
-    add_trust(parser)
+    add_meeting(parser)
     add_timeout(parser)
 
 
@@ -49,7 +51,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         return pinned.show_list(terminal)
     if mode == "forget":
         return pinned.forget(arguments, terminal)
-    return pinned.update(arguments, genuine_policy(arguments), terminal)
+    return pinned.update(arguments, gate_of(arguments, genuine_policy(arguments)), terminal)
 
 
 def _mode(arguments: Arguments) -> str | None:
@@ -75,7 +77,8 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
     from attestable_mcp.cli.live import meet, meet_peer
     from attestable_mcp.tls.replay import outcome
 
-    peer = meet_peer(url, policy, arguments.timeout)
+    gate = gate_of(arguments, policy)
+    peer = meet_peer(url, gate, arguments.timeout)
     genuine = outcome(peer)
     if not genuine.admitted:
         show(terminal, genuine)
@@ -85,9 +88,9 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
         source=url,
         anchors=policy.trust.anchors,
         endorsements=policy.trust.endorsements,
-        offer=_offer(url, policy, peer.commitments.manifest, arguments.timeout),
+        offer=_offer(url, gate, peer.commitments.manifest, arguments.timeout),
     )
-    result = meet(url, Policy.from_toml(written, "pinned policy"), arguments.timeout)
+    result = meet(url, gate_of(arguments, Policy.from_toml(written, "pinned policy")), arguments.timeout)
     result = replace(result, not_proven=(*result.not_proven, text.PINNED_ON_FIRST_USE))
     if not result.admitted:
         show(terminal, result)
@@ -96,7 +99,7 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
     return result.exit_code
 
 
-def _offer(url: str, policy: Policy, committed: bytes, timeout: float) -> Offer:
+def _offer(url: str, gate: Gate, committed: bytes, timeout: float) -> Offer:
     """What the server lists, if that is what its evidence commits to."""
     from attestable_mcp.appraise.write import Offer
     from attestable_mcp.cli.live import list_all
@@ -104,7 +107,7 @@ def _offer(url: str, policy: Policy, committed: bytes, timeout: float) -> Offer:
     if not committed:
         return Offer(committed="")
     try:
-        manifest, peer = list_all(url, policy, timeout)
+        manifest, peer = list_all(url, gate, timeout)
     except AttestationError:  # it may want authorization: the digest alone is pinned then
         return Offer(committed=committed.hex())
     digest = peer.commitments.manifest

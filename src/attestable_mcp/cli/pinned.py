@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attestable_mcp.appraise.pins import Pin, changed, compare, day
-from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text_pins as text
 from attestable_mcp.cli.command import Arguments
 from attestable_mcp.cli.live import meet_peer
@@ -16,16 +15,17 @@ from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.errors import EXIT_REFUSED, EXIT_USAGE, EXIT_VERIFIED, ConfigurationError
 from attestable_mcp.rats import Finding
+from attestable_mcp.tls.admission import Gate
 from attestable_mcp.tls.origins import origin_of
 from attestable_mcp.tls.pins import Damaged, Pins, seen_of, to_json
 
 
-def update(arguments: Arguments, policy: Policy, terminal: Terminal) -> int:
+def update(arguments: Arguments, gate: Gate, terminal: Terminal) -> int:
     """Show how the server differs from its pin and, if told so, pin it. 0: pinned now, or unchanged. 2: not accepted.
 
     Raises: the AttestationError family, also where the server is not genuine.
     """
-    seen = seen_of(meet_peer(address(arguments.url), policy, arguments.timeout), at=datetime.now(UTC))
+    seen = seen_of(meet_peer(address(arguments.url), gate, arguments.timeout), at=datetime.now(UTC))
     pins = Pins()
     pinned, problem = _current(pins, seen.origin)
     findings = compare(pinned, seen) if pinned else ()

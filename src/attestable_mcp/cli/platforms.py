@@ -153,8 +153,9 @@ def _add(arguments: Arguments, terminal: Terminal) -> int:
     policy, source = genuine_policy(arguments), open_source(arguments.source)
     if isinstance(source, Address):
         from attestable_mcp.cli.live import meet
+        from attestable_mcp.mcp.gate import make_gate
 
-        result = meet(source.url, policy, arguments.timeout)
+        result = meet(source.url, make_gate(policy), arguments.timeout)
     else:
         from attestable_mcp.verifier import Verifier
 

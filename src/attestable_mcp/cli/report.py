@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attestable_mcp.cli import text
+from attestable_mcp.appraise.pins import COMPARED
+from attestable_mcp.cli import text, text_pins
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.rats import AttestationResult, Finding, Origin, Outcome, Verdict
 
@@ -52,6 +53,13 @@ def headline(terminal: Terminal, result: AttestationResult) -> str:
     """The first line: the verdict in capitals and what it means."""
     word = terminal.paint(_VERDICT_STYLE[result.verdict], str(result.verdict).upper())
     return f"{word}  {text.HEADLINES[str(result.verdict)]}"
+
+
+def announce(terminal: Terminal, result: AttestationResult) -> None:
+    """On stderr, the first line, and what stood in a policy's place: for verbs whose data is something else."""
+    terminal.say(headline(terminal, result))
+    if any(finding.check == COMPARED for finding in result.findings):
+        terminal.say(text_pins.PINNED_FOR_US)
 
 
 def _facts(terminal: Terminal, result: AttestationResult) -> Iterator[str]:

@@ -118,6 +118,7 @@ Evidence proves the code of the whole TEE. A command behind "--" is covered only
 examples
   {PROGRAM} verify https://mcp.example:8443/mcp --policy prod.toml
   {PROGRAM} verify https://mcp.example:8443/mcp --genuine-only
+  {PROGRAM} verify https://mcp.example:8443/mcp                 (by its pin, if "connect" or "pin --update" made one)
   {PROGRAM} verify quote.bin --genuine-only --endorsements collateral/ --at 2026-01-31T12:00:00Z
   {PROGRAM} verify server.pem --policy prod.toml --json | jq .verdict
   {PROGRAM} verify prod.bundle --at 2026-01-31T12:00:00Z
@@ -175,6 +176,7 @@ answer, the policy and the time, and no secret. docs/bundle.md says what a repla
 examples
   {PROGRAM} pin https://mcp.example:8443/mcp -o prod.toml
   {PROGRAM} pin https://127.0.0.1:8443/mcp --danger-accept-simulated
+  {PROGRAM} pin https://mcp.example:8443/mcp --attester auto -o prod.toml     (for a server that asks who calls)
   {PROGRAM} pin --list
   {PROGRAM} pin --update https://mcp.example:8443/mcp
   {PROGRAM} pin --forget https://mcp.example:8443/mcp
@@ -190,13 +192,17 @@ examples
   {PROGRAM} call https://mcp.example:8443/mcp add a=2 b=3 --policy prod.toml
   {PROGRAM} call https://mcp.example:8443/mcp search 'query:="42"' --policy prod.toml      ("42" stays a string)
   {PROGRAM} call https://mcp.example:8443/mcp search --args-json '{{"query": "x"}}' --policy prod.toml
+  {PROGRAM} call https://mcp.example:8443/mcp transfer amount=5 --policy prod.toml --attester auto   (prove who calls)
 
 The server is verified first; a refused server never sees the tool's name or an argument.
+Without --policy it is held to its pin, if "connect" or "pin --update" made one; nothing is pinned by this.
 If the tool itself reports an error, the exit code is 1.""",
     "tools": f"""\
 examples
   {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml
-  {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --json | jq -r '.tools[].name'""",
+  {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --json | jq -r '.tools[].name'
+  {PROGRAM} tools https://mcp.example:8443/mcp                  (by its pin, if "connect" or "pin --update" made one)
+  {PROGRAM} tools https://mcp.example:8443/mcp --policy prod.toml --attester auto     (prove who asks)""",
     "connect": f"""\
 examples
   {PROGRAM} connect https://mcp.example:8443/mcp --policy prod.toml
@@ -268,6 +274,7 @@ NO_DEMAND_HINT = (
 )
 GENUINE_ACCEPTS_STATUS = "name what you accept with --accept-status STATUS, or write a policy"
 BUNDLE_DEMANDS = "a bundle brings its own policy; to add to a policy, give yours with --policy or --genuine-only"
+ATTESTER_WITH_FILE = "--attester is for a live server: stored evidence asks nobody who you are"
 AT_WITH_URL = "--at is for stored evidence: a live connection is judged by the clock"
 NOT_HTTPS = "the address must begin with https://"
 NOT_HTTPS_HINT = "evidence travels in TLS; over plain http there is none, and nothing falls back to it"

@@ -24,6 +24,11 @@ NOT_ACCEPTED = "not accepted; nothing was changed"
 NOT_ASKED = "not accepted: there is no terminal to ask on; read the difference, then add --yes"
 COMPARE = "Ask the operator, over another way, whether these are the values of a release that you want."
 UNREVIEWED = "it is the pinned server; that anybody reviewed its code is not proven"
+PINNED_FOR_US = f"judged by its pin; {UNREVIEWED}"
+NOTHING_PINNED_HINT = (
+    f'"{PROGRAM} pin URL -o policy.toml" writes a policy for it, "{PROGRAM} pin --update URL" shows it and pins it; '
+    "--genuine-only proves the hardware but not the code"
+)
 NOTICE = "this server was pinned just now: trust on first use"
 
 
@@ -33,6 +38,11 @@ def not_pinned(origin: str) -> str:
 
 
 NOT_PINNED_HINT = f'"{PROGRAM} pin --list" shows what is'
+
+
+def nothing_pinned(origin: str, demand: str) -> str:
+    """A verb that takes a pin in the place of a policy, for a server that has none."""
+    return f"nothing is pinned for {origin}: {demand}"
 
 
 def forgotten(origin: str) -> str:

@@ -6,31 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from attestable_mcp.cli import text
-from attestable_mcp.cli.command import Arguments, Parser, add_timeout, add_trust
-from attestable_mcp.cli.report import headline, show
+from attestable_mcp.cli.command import Arguments, Parser, add_timeout
+from attestable_mcp.cli.gate import add_meeting, demanded, gate_of
+from attestable_mcp.cli.report import announce, show
 from attestable_mcp.cli.source import address
 from attestable_mcp.cli.terminal import Terminal, printable
-from attestable_mcp.cli.trust import policy_of
 
 
 def configure(parser: Parser) -> None:
     """`tools URL`."""
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
-    add_trust(parser)
+    add_meeting(parser)
     add_timeout(parser)
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Print the tools; the exit code is the verdict's."""
     url = address(arguments.url)
-    policy = policy_of(arguments, f"{text.PROGRAM} tools")
+    gate = gate_of(arguments, *demanded(arguments, f"{text.PROGRAM} tools", url))
     from attestable_mcp.cli.live import list_tools
 
-    result, tools = list_tools(url, policy, arguments.timeout)
+    result, tools = list_tools(url, gate, arguments.timeout)
     if terminal.json:
         show(terminal, result, {"tools": tools})
         return result.exit_code
-    terminal.say(headline(terminal, result))
+    announce(terminal, result)
     for tool in tools:
         terminal.data(_line(terminal, tool))
     return result.exit_code

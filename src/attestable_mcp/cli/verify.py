@@ -7,20 +7,23 @@ from typing import Any
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.cli import text, text_token
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, moment
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, moment
+from attestable_mcp.cli.gate import add_meeting, gate_of, pinned
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, Stored, open_source
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.token import add_nonce, add_token, token_writer
-from attestable_mcp.cli.trust import policy_of
+from attestable_mcp.cli.trust import named, policy_of
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.wire.bundle import Bundle, is_bundle, read_bundle, recorded_findings, recorded_verdict
 
+_PROGRAM = f"{text.PROGRAM} verify"
+
 
 def configure(parser: Parser) -> None:
-    """`verify SOURCE (--policy FILE | --genuine-only) [...]`."""
+    """`verify SOURCE [--policy FILE | --genuine-only] [...]`."""
     parser.add_argument("source", metavar="SOURCE", help=text.HELP_SOURCE)
-    add_trust(parser)
+    add_meeting(parser)
     parser.add_argument("--at", metavar="RFC3339", type=moment, help=text.HELP_AT)
     add_nonce(parser)
     add_token(parser)
@@ -30,22 +33,18 @@ def configure(parser: Parser) -> None:
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Print the result; its verdict is the exit code. With --token a signed one is written as well."""
     sign = token_writer(arguments)  # before anything is judged, so that nobody waits for a no
-    demanded = arguments.policy or arguments.genuine_only
-    policy = policy_of(arguments, f"{text.PROGRAM} verify") if demanded else None
+    policy = policy_of(arguments, _PROGRAM) if named(arguments) else None
     source = open_source(arguments.source)
+    if arguments.attester and not isinstance(source, Address):
+        raise UsageError(text.ATTESTER_WITH_FILE, hint=text.see_help(_PROGRAM))
     if isinstance(source, Stored) and is_bundle(source.data):
         if arguments.token or arguments.nonce:
-            raise UsageError(text_token.OF_BUNDLE, hint=text.see_help(f"{text.PROGRAM} verify"))
+            raise UsageError(text_token.OF_BUNDLE, hint=text.see_help(_PROGRAM))
         return _bundle(source.data, policy, arguments, terminal)
-    policy = policy or policy_of(arguments, f"{text.PROGRAM} verify")
-    if arguments.nonce:
-        policy = policy.with_nonce(arguments.nonce)
     if isinstance(source, Address):
-        if arguments.at:
-            raise UsageError(text.AT_WITH_URL, hint=text.see_help(f"{text.PROGRAM} verify"))
-        result = _live(source.url, policy, arguments.timeout)
+        result = _live(source.url, policy, arguments)
     else:
-        result = _stored(source.data, policy, arguments.at or datetime.now(UTC))
+        result = _stored(source.data, policy or policy_of(arguments, _PROGRAM), arguments)
     sign(result)
     show(terminal, result)
     return result.exit_code
@@ -59,7 +58,7 @@ def _bundle(data: bytes, policy: Policy | None, arguments: Arguments, terminal: 
     if own and (
         arguments.accept_status or arguments.accept_product or arguments.danger_accept_simulated or arguments.anchor
     ):
-        raise UsageError(text.BUNDLE_DEMANDS, hint=text.see_help(f"{text.PROGRAM} verify"))
+        raise UsageError(text.BUNDLE_DEMANDS, hint=text.see_help(_PROGRAM))
     bundle = read_bundle(data)
     result = replay(bundle, arguments.at or datetime.now(UTC), policy)
     facts = _facts(bundle, result, own)
@@ -83,13 +82,21 @@ def _facts(bundle: Bundle, result: AttestationResult, own: bool) -> dict[str, An
     }
 
 
-def _live(url: str, policy: Policy, timeout: float) -> AttestationResult:
+def _live(url: str, policy: Policy | None, arguments: Arguments) -> AttestationResult:
+    if arguments.at:
+        raise UsageError(text.AT_WITH_URL, hint=text.see_help(_PROGRAM))
+    demand, pins = (policy, None) if policy else pinned(arguments, _PROGRAM, url)
+    gate = gate_of(arguments, _with_nonce(demand, arguments), pins)
     from attestable_mcp.cli.live import meet
 
-    return meet(url, policy, timeout)
+    return meet(url, gate, arguments.timeout)
 
 
-def _stored(data: bytes, policy: Policy, at: datetime) -> AttestationResult:
+def _stored(data: bytes, policy: Policy, arguments: Arguments) -> AttestationResult:
     from attestable_mcp.verifier import Verifier
 
-    return Verifier(policy).appraise_source(data, at).result
+    return Verifier(_with_nonce(policy, arguments)).appraise_source(data, arguments.at or datetime.now(UTC)).result
+
+
+def _with_nonce(policy: Policy, arguments: Arguments) -> Policy:
+    return policy.with_nonce(arguments.nonce) if arguments.nonce else policy

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _WANTED = ErrorReport(
     code="client_attestation_required",
     message="this server serves clients only that prove themselves on the connection",
-    hint="Give the client an attester: attested_client(url, attester=...), or connect --attester NAME.",
+    hint="Give the client an attester: attested_client(url, attester=...), or --attester NAME on the command line.",
 )
 _STALE = ErrorReport(
     code="client_attestation_stale",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attestable_mcp.appraise.deployment import HINTS, DeploymentPolicy, judge_deployment
 from attestable_mcp.appraise.pins import Pin, changed, compare, day, first_use, pin_of, same, sentence
@@ -68,17 +68,20 @@ class Damaged:
 class Pins:
     """The pins under `folder` (default: the user's data folder). Safe to share between threads and processes.
 
-    `on_first_use` is called, from whatever thread verifies, with each pin that a first use has just made.
+    `on_first_use` is called, from whatever thread verifies, with each pin that a first use has just made. With
+    `first_use="refuse"` nothing is pinned: a server that has no pin is refused.
     """
 
     def __init__(
         self,
         folder: Path | str | None = None,
         *,
+        first_use: Literal["pin", "refuse"] = "pin",
         on_first_use: Callable[[Pin], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
+        self._pins_first = first_use == "pin"
         self._on_first_use = on_first_use
         self._clock = clock
 
@@ -107,12 +110,14 @@ class Pins:
 
         Raises:
             PinMismatch: it is another server than the pinned one.
-            ConfigurationError: the pin is damaged, or cannot be written.
+            ConfigurationError: the pin is damaged, or cannot be written; or there is none, and none may be made.
         """
         at = self._clock()
         seen = seen_of(peer, at=at)
         pinned = self.get(seen.origin)
         if pinned is None:
+            if not self._pins_first:
+                raise _not_pinned(seen.origin)
             pinned = self._first(seen)
             if pinned is seen:
                 return replace(peer, result=first_use(peer.result, seen))
@@ -324,6 +329,14 @@ def _time(value: object, name: str) -> datetime:
     if not isinstance(value, str) or not value.endswith("Z"):
         raise ValueError(f"{name}: wanted a UTC time")
     return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _not_pinned(origin: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{origin} is not pinned",
+        code="not_pinned",
+        hint=f"Look at what answers and pin it: attestable-mcp pin --update {origin}",
+    )
 
 
 def _damaged(path: Path, problem: str) -> ConfigurationError:
