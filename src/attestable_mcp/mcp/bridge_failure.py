@@ -10,16 +10,29 @@ import httpx2
 from attestable_mcp.errors import (
     AppraisalRefused,
     AttestationError,
+    AttestationUnavailable,
     ConfigurationError,
     ConversationError,
+    ReceiptError,
+    ToolRefused,
     VerificationError,
 )
 from attestable_mcp.mcp import rpc
-from attestable_mcp.mcp.refusal import find_refusal
+from attestable_mcp.mcp.refusal import NO_RECEIPT, NOT_ADMITTED, NOT_CALLED, find_refusal
 from attestable_mcp.rats import AttestationResult, Finding, Outcome
 
-REFUSED = -32010
-"""JSON-RPC error code of a server that was not admitted; within the range left to implementations."""
+_OUR_WORD = frozenset(
+    {
+        "client_refused",
+        "challenge_refused",
+        "key_not_proven",
+        "other_origin",
+        "plaintext_refused",
+        "redirect_refused",
+        "tls_version",
+    }
+)
+"""A conversation that did not break: one of the two ends would not have it, before anything was sent."""
 _CHECKS = 32
 _STATUS_HINTS = {401: "it wants authorization", 403: "it forbids this", 404: "check the path of the URL"}
 
@@ -86,9 +99,26 @@ def _told(error: AttestationError, url: str) -> Failure:
     result = error.result if isinstance(error, AppraisalRefused) else None
     if isinstance(result, AttestationResult):
         data["verdict"] = str(result.verdict)
-    if isinstance(error, (ConversationError, ConfigurationError)):
-        return Failure(code=rpc.SERVER_ENDED, message=_sentence(error), data=data)
-    return Failure(code=REFUSED, message=f"attestation refused, nothing was sent: {_sentence(error)}", data=data)
+    code = _code(error)
+    return Failure(code=code, message=_lead(error, code) + _sentence(error), data=data)
+
+
+def _code(error: AttestationError) -> int:
+    """The JSON-RPC error code, by docs/errors.md."""
+    if isinstance(error, ToolRefused):
+        return NOT_CALLED
+    if isinstance(error, ReceiptError):
+        return NO_RECEIPT
+    broke = isinstance(error, ConversationError) and not isinstance(error, AttestationUnavailable)
+    return rpc.SERVER_ENDED if broke and error.code not in _OUR_WORD else NOT_ADMITTED
+
+
+def _lead(error: AttestationError, code: int) -> str:
+    """What a person reads first. A file of ours may turn out bad later on: then nothing is said of what was sent."""
+    if code != NOT_ADMITTED:
+        return ""
+    ours = isinstance(error, ConfigurationError)
+    return "refused, for something on this side: " if ours else "attestation refused, nothing was sent: "
 
 
 def _sentence(error: AttestationError) -> str:

@@ -28,7 +28,8 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import AttestationError, ConversationError, ReceiptError, ToolRefused
 from attestable_mcp.mcp.difference import ItemChange
 from attestable_mcp.mcp.gate import make_gate
-from attestable_mcp.mcp.watch import NO_RECEIPT, REFUSED, Watch
+from attestable_mcp.mcp.refusal import NO_RECEIPT, NOT_CALLED
+from attestable_mcp.mcp.watch import Watch
 from attestable_mcp.mcp.watched import WatchedOnFirstUse, watched
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer, Gate, LastWord
@@ -202,7 +203,7 @@ def _told_as_ours() -> Iterator[None]:
         yield
     except MCPError as error:
         data = error.data if isinstance(error.data, dict) else {}
-        if error.code not in (REFUSED, NO_RECEIPT) or not isinstance(data.get("code"), str):
+        if error.code not in (NOT_CALLED, NO_RECEIPT) or not isinstance(data.get("code"), str):
             raise
         message, code, hint = str(data.get("message", error.message)), data["code"], str(data.get("hint", ""))
         if error.code == NO_RECEIPT:

@@ -24,8 +24,9 @@ import httpx2
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
-from attestable_mcp.mcp.bridge_failure import REFUSED, Failure, failure_of
+from attestable_mcp.mcp.bridge_failure import Failure, failure_of
 from attestable_mcp.mcp.guard import Guard, Names
+from attestable_mcp.mcp.refusal import NOT_ADMITTED
 from attestable_mcp.mcp.relay import Body, Relay
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer
@@ -89,7 +90,7 @@ def verdict_header(result: AttestationResult) -> bytes:
 
 def failure_header(failure: Failure) -> bytes:
     """The same for a server that was not admitted or not met: `refused;code="measurement_mismatch";check="…"`."""
-    verdict = failure.data.get("verdict") or ("refused" if failure.code == REFUSED else "unavailable")
+    verdict = failure.data.get("verdict") or ("refused" if failure.code == NOT_ADMITTED else "unavailable")
     parameters = {"code": failure.data.get("code", ""), "check": failure.data.get("check", "")}
     return f"{verdict}{_parameters(parameters)}".encode("ascii")
 

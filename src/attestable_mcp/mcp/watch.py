@@ -35,6 +35,7 @@ from attestable_mcp.mcp.manifest import (
 )
 from attestable_mcp.mcp.notary import Notary
 from attestable_mcp.mcp.precaution import Precaution
+from attestable_mcp.mcp.refusal import NO_RECEIPT, NOT_CALLED
 from attestable_mcp.mcp.rewrite import Look, rewrite_events, rewrite_json
 from attestable_mcp.mcp.warden import Refusal, Warden
 from attestable_mcp.tls.admission import AttestedPeer
@@ -42,10 +43,6 @@ from attestable_mcp.tls.client import EXTENSION
 from attestable_mcp.tls.fresh import DEMAND
 
 _log = logging.getLogger(__name__)
-REFUSED = -32011
-"""JSON-RPC error code of a call that was not sent, and of a list that the evidence does not commit to."""
-NO_RECEIPT = -32012
-"""JSON-RPC error code of an answer that is withheld because its receipt is missing or does not hold."""
 _GUARDED: Mapping[str, tuple[Kind, str]] = {"tools/call": (TOOLS, "name"), "prompts/get": (PROMPTS, "name")}
 _RECEIPTED = frozenset({"tools/call", "prompts/get", "resources/read"})
 _CHANGED = {f"notifications/{kind.name}/list_changed": kind for kind in BY_METHOD.values()}
@@ -438,12 +435,12 @@ def _hidden(result: rpc.Message) -> dict[str, bytes]:
         return {}
 
 
-def _error(request_id: rpc.Id, refusal: Refusal, code: int = REFUSED) -> rpc.Message:
+def _error(request_id: rpc.Id, refusal: Refusal, code: int = NOT_CALLED) -> rpc.Message:
     body = {"code": code, "message": f"{refusal.message} ({refusal.hint})", "data": refusal.to_json()}
     return {"jsonrpc": "2.0", "id": request_id, "error": body}
 
 
-def _answer(request: httpx2.Request, request_id: rpc.Id, refusal: Refusal, code: int = REFUSED) -> httpx2.Response:
+def _answer(request: httpx2.Request, request_id: rpc.Id, refusal: Refusal, code: int = NOT_CALLED) -> httpx2.Response:
     """Our own answer: the server has seen nothing of the call."""
     body = json.dumps(_error(request_id, refusal, code)).encode()
     return httpx2.Response(200, headers={"content-type": "application/json"}, content=body, request=request)

@@ -96,7 +96,9 @@ async def test_connect_with_a_damaged_pin_refuses_and_says_which_file(tmp_path: 
         path.write_text("{")
         async with connecting(server.url) as process:
             refusal = (await ask(process, OPEN))["error"]
-    assert refusal["code"] == -32000, "a file of the user's, no word about the server"
+    assert refusal["code"] == -32010
+    assert refusal["message"].startswith("refused, for something on this side: "), "no word about the server"
+    assert refusal["data"]["hint"] in refusal["message"]
     assert refusal["data"]["code"] == "pin_damaged"
     assert str(path) in refusal["message"]
     assert path.read_text() == "{"
