@@ -751,9 +751,9 @@ METER = """
     asyncio.run(meet("https://127.0.0.1:1"))
     unit = 1 if sys.platform == "darwin" else 1024
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
+    started = time.process_time()  # what it costs us; what else the machine does is not asked
     code = asyncio.run(meet(sys.argv[1]))
-    print(code, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) * unit, time.monotonic() - started)
+    print(code, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) * unit, time.process_time() - started)
 """
 
 

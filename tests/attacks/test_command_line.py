@@ -69,12 +69,12 @@ def run(*words: str) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     kept = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err
-    began = time.monotonic()
+    began = time.process_time()
     try:
         code = main(list(words))
     finally:
         sys.stdout, sys.stderr = kept
-    return Ended(code, out.getvalue(), err.getvalue(), time.monotonic() - began)
+    return Ended(code, out.getvalue(), err.getvalue(), time.process_time() - began)
 
 
 def judged(*words: str) -> tuple[Ended, dict[str, Any]]:

@@ -204,15 +204,15 @@ def test_e5_real_certificates_cut_or_flipped_end_in_our_errors_only(name: str, v
 
 
 def _watched(read: Callable[[bytes], object], data: bytes) -> EvidenceError | None:
-    """A refusal within a second and with under 8 MB beside the input."""
+    """A refusal within a second of work and with under 8 MB beside the input."""
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         error = refusal(data, read)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert peak < 8 * 1024 * 1024
     return error
 
