@@ -14,12 +14,11 @@ from typing import Any, NoReturn
 from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp import asgi, rpc
+from attestable_mcp.mcp import asgi, headers, rpc
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
-from attestable_mcp.mcp.witness import Answers, Replay
+from attestable_mcp.mcp.witness import HEAD_PATH, Answers, Replay
 from attestable_mcp.rats import Caller
-from attestable_mcp.tls.challenge import PATH
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
@@ -31,6 +30,8 @@ SESSION = b"mcp-session-id"
 _MESSAGE_KEYS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _PARAMS_KEYS = frozenset({"name", "arguments", "_meta"})
 _OWN = CALLER_KEY.encode()
+_FILLING = b" \t\r\n\0\xef\xbb\xbf\xfe\xff"
+"""White space, NULs, and the bytes of byte order marks: what may stand before a message in one encoding or another."""
 
 
 class Access:
@@ -52,7 +53,7 @@ class Access:
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http" or scope["path"].startswith(f"{PATH}/"):
+        if scope["type"] != "http" or scope["path"] == HEAD_PATH:
             await self._app(scope, receive, send)
             return
         caller = self._caller(scope)
@@ -76,9 +77,9 @@ class Access:
     # --- sessions of the handshake era belong to whoever opened them -----------------------------------------------
 
     def _owns(self, scope: asgi.Scope, caller: Caller | None) -> bool:
+        """A session that nobody was seen to open belongs to nobody: its client opens another."""
         session = asgi.header(scope, SESSION)
-        owner = self._owners.get(session.encode("latin-1")) if session is not None else None
-        return owner is None or owner == _identity(caller)
+        return session is None or self._owners.get(session.encode("latin-1")) == _identity(caller)
 
     def _noting(self, send: asgi.Send, caller: Caller | None) -> asgi.Send:
         async def noted(message: asgi.Message) -> None:
@@ -96,11 +97,15 @@ class Access:
         """Without rules for tools: only what a client may not say of itself is taken out."""
         replay = Replay(receive)
         body = await replay.read(self._max_body)
-        if _OWN in body or b"\\u" in body:
-            message = rpc.parse(body)
+        if _may_name_a_caller(body):
+            message, problem = _read(body)
+            if problem is not None and _is_json(scope, body):
+                await asgi.reply_json(send, 400, rpc.error(None, rpc.INVALID_REQUEST, problem))
+                return
             if _strip(message):
-                replay = Replay(_once(rpc.dump(message), receive))
-                scope = _resized(scope, len(rpc.dump(message)))
+                body = rpc.dump(message)
+                replay = Replay(_once(body, receive))
+                scope = _resized(scope, len(body))
         await self._app(scope, replay.receive, send)
 
     async def _guarded(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, caller: Caller | None) -> None:
@@ -110,7 +115,7 @@ class Access:
         if scope["method"] != "POST":
             await self._app(plain, receive, answers)
             return
-        if asgi.header(scope, b"content-encoding") not in (None, "identity"):
+        if any(_encodes(pair) for pair in scope["headers"]):
             await asgi.reply_text(send, 415, "wanted a request body that is not encoded\n")
             return
         try:
@@ -134,6 +139,12 @@ class Access:
         message, problem = _read(body)
         if problem is not None and _is_json(scope, body):
             await asgi.reply_json(send, 400, rpc.error(None, rpc.INVALID_REQUEST, problem))
+            return
+        if isinstance(message, dict) and not _headers_agree(scope, message):
+            text = "the headers Mcp-Method and Mcp-Name, where they are sent, say once what the message says"
+            request_id = message.get("id")
+            answer = rpc.error(request_id if rpc.is_id(request_id) else None, rpc.HEADER_MISMATCH, text)
+            await asgi.reply_json(send, 400, answer)
             return
         for call in message if isinstance(message, list) else [message]:
             name = _called(call)
@@ -160,7 +171,25 @@ def _bearer(scope: asgi.Scope) -> str | None:
 
 def _is_json(scope: asgi.Scope, body: bytes) -> bool:
     """Would a server take this for a message? The declared type, or the look of it."""
-    return "json" in (asgi.header(scope, b"content-type") or "").lower() or body.lstrip()[:1] in (b"{", b"[")
+    return "json" in (asgi.header(scope, b"content-type") or "").lower() or body.lstrip(_FILLING)[:1] in (b"{", b"[")
+
+
+def _may_name_a_caller(body: bytes) -> bool:
+    """Could any reader find our own key in this: in another case or script, escaped, or in another encoding?"""
+    return _OWN in body.lower() or b"\\u" in body or b"\0" in body or not body.isascii()
+
+
+def _headers_agree(scope: asgi.Scope, message: rpc.Message) -> bool:
+    """The stateless era repeats method and name in headers; a server that went by those would run another call."""
+    method = message.get("method")
+    key = headers.NAMED_BY.get(method) if isinstance(method, str) else None
+    name = rpc.params(message).get(key) if key else None
+    for header, said in ((headers.METHOD, method), (headers.NAME, name)):
+        found = [bytes(value).decode("latin-1").strip() for pair, value in scope["headers"] if pair == header.encode()]
+        agrees = isinstance(said, str) and len(found) == 1 and headers.says(found[0], said)
+        if found and not agrees and (header == headers.METHOD or key):
+            return False
+    return True
 
 
 def _read(body: bytes) -> tuple[Any, str | None]:
@@ -217,12 +246,12 @@ def _refusal(request_id: object, name: str, caller: Caller | None) -> bytes:
 
 
 def _strip(message: Any) -> bool:
-    """Take out of every `_meta` what only this side may say. True if something was there."""
+    """Take out of every `_meta` what only this side may say, in whatever case. True if something was there."""
     found = False
     for item in message if isinstance(message, list) else [message]:
         meta = rpc.meta(item) if isinstance(item, dict) else {}
-        if CALLER_KEY in meta:
-            del meta[CALLER_KEY]
+        for key in [key for key in meta if key.casefold() == CALLER_KEY]:
+            del meta[key]
             found = True
     return found
 

@@ -1,7 +1,9 @@
 """What every request passes before it reaches a server: Host and Origin checked, our own headers stripped.
 
 A browser that a rebound name sends to this address carries that name as Host; a page of another site carries its own
-Origin. Both are refused, whatever the server behind does. Source: MCP 2025-11-25, basic/transports, Security Warning.
+Origin. Both are refused, whatever the server behind does. So is what two readers take for different requests: a method
+in small letters (some clients write it large again), a path that leads upwards, a header that may stand once and stands
+twice. Sources: MCP 2025-11-25, basic/transports, Security Warning; RFC 9110 §5.3 and §9.1; RFC 3986 §5.2.4.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from attestable_mcp.tls.address import in_url
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 OWN_HEADERS = (b"attestable-", b"attestation-", b"x-attestation-")
 """Prefixes of headers that only this side may set: a client's copies never reach the server behind."""
+_ONCE = frozenset((b"mcp-session-id", b"last-event-id", b"content-type", b"content-encoding"))
+"""Headers on which a decision rests. Those that repeat a message are compared with it, where that decides anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +123,28 @@ class Guard:
             await asgi.reply_text(send, 421, text)
         elif not self._names.origin_allowed(_single(scope, b"origin")):
             await asgi.reply_text(send, 403, "the Origin header names no origin that this server accepts\n")
+        elif (problem := _ambiguous(scope)) is not None:
+            await asgi.reply_text(send, 400, f"{problem}\n")
         else:
-            headers = [pair for pair in scope["headers"] if not pair[0].lower().startswith(OWN_HEADERS)]
+            headers = [pair for pair in scope["headers"] if not is_own(pair[0])]
             await self._app({**scope, "headers": headers}, receive, send)
+
+
+def is_own(name: bytes) -> bool:
+    """Is this one of our headers, or one that servers of the CGI family take for it, to which - and _ are one?"""
+    return name.lower().replace(b"_", b"-").startswith(OWN_HEADERS)
+
+
+def _ambiguous(scope: asgi.Scope) -> str | None:
+    """What the next reader could take otherwise than we do, in words."""
+    if scope["method"] != scope["method"].upper():
+        return "wanted a method in capitals"
+    if not scope["path"].startswith("/") or {".", ".."} & set(scope["path"].split("/")):
+        return "wanted a path that begins with / and leads nowhere else"
+    names = [key for key, _ in scope["headers"] if key in _ONCE]
+    if len(names) != len(set(names)):
+        return "a header that may stand once stands twice"
+    return None
 
 
 def _single(scope: asgi.Scope, name: bytes) -> str | None:

@@ -32,7 +32,16 @@ def encode(value: str) -> str:
     """A value as a header carries it: as it is, or in Base64 where a header would not give it back unchanged."""
     if _PLAIN.fullmatch(value) and value == value.strip() and not _ENCODED.fullmatch(value):
         return value
+    return _in_base64(value)
+
+
+def _in_base64(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode('utf-8', 'surrogatepass')).decode('ascii')}?="
+
+
+def says(header: str, value: str) -> bool:
+    """Does a header of a client's say this value, plainly or in Base64?"""
+    return header == value or (_ENCODED.fullmatch(header) is not None and header == _in_base64(value))
 
 
 def mirrored(schema: object) -> dict[Path, str]:

@@ -18,7 +18,7 @@ import httpx2
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.caller import HEADER, STATE_KEY, header_value
-from attestable_mcp.mcp.guard import OWN_HEADERS
+from attestable_mcp.mcp.guard import OWN_HEADERS, is_own
 from attestable_mcp.rats import Caller
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,11 @@ class Relay:
         )
 
     def _headers(self, scope: asgi.Scope) -> list[tuple[bytes, bytes]]:
-        """The client's headers for the next hop. Host and Origin, checked before, become the upstream's own."""
+        """The client's headers for the next hop. Host and Origin, checked before, become the upstream's own.
+
+        None has an underscore in its name: servers of the CGI family take it for the one with a hyphen, which was
+        looked at, or which only this side may set.
+        """
         named = _connection_options(scope["headers"])
         headers = [
             (key, value)
@@ -133,6 +137,7 @@ class Relay:
             if key not in _HOP_BY_HOP
             and key not in named
             and key not in (b"host", b"origin")
+            and b"_" not in key
             and not key.startswith((*OWN_HEADERS, *_FORWARDED))
         ]
         headers.append((b"host", self._origin.netloc))
@@ -184,7 +189,7 @@ async def _pass_back(response: httpx2.Response, send: asgi.Send, added: asgi.Hea
     headers = [
         (key.lower(), value)
         for key, value in response.headers.raw
-        if key.lower() not in _HOP_BY_HOP and key.lower() not in named and not key.lower().startswith(OWN_HEADERS)
+        if key.lower() not in _HOP_BY_HOP and key.lower() not in named and not is_own(key)
     ]
     await send({"type": "http.response.start", "status": response.status_code, "headers": [*headers, *added]})
     stream = response.stream

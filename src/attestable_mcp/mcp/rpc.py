@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeGuard
 
 Message = dict[str, Any]
 Id = str | int
+_BOM = b"\xef\xbb\xbf"
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -37,10 +38,11 @@ def client_info() -> Message:
 def parse(data: bytes) -> Any:
     """The JSON value of `data`, or None when it is not JSON (JSON `null` is no message either).
 
-    NaN and infinities are not JSON. Depth and integer length are bounded by the interpreter's own limits.
+    UTF-8 only (RFC 8259 §8.1): what was looked through as UTF-8 must not be read as UTF-16 later. NaN and infinities
+    are not JSON. Depth and integer length are bounded by the interpreter's own limits.
     """
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return json.loads(data.removeprefix(_BOM).decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
 

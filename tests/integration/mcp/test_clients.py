@@ -237,7 +237,7 @@ async def test_a_server_behind_the_relay_is_told_in_a_header() -> None:
     port = behind.servers[0].sockets[0].getsockname()[1]
     try:
         async with serving(f"http://127.0.0.1:{port}/mcp", manifest=False) as url, raw(url, BILLING) as http:
-            await post(http, url, json.dumps(call("who")).encode(), **{HEADER.decode(): "e30="})
+            await post(http, url, json.dumps(call("who")).encode(), **{"mcp-name": "who", HEADER.decode(): "e30="})
     finally:
         behind.should_exit = True
         await task
