@@ -16,6 +16,7 @@ from attestable_mcp.mcp.collapse import Collapse
 from attestable_mcp.mcp.guard import Names
 from attestable_mcp.mcp.relay import Relay
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
+from attestable_mcp.mcp.straight import answer_straight
 from attestable_mcp.mcp.target import AsgiApp, FastMcpServer, HttpAppServer, SdkServer, StdioServer, Target, Upstream
 from attestable_mcp.tls.address import in_url
 
@@ -55,6 +56,7 @@ def sdk_app(server: MCPServer | Server[Any], *, names: Names, path: str) -> asgi
     app: asgi.App = server.streamable_http_app(
         streamable_http_path=path, transport_security=names.security_settings(), host="127.0.0.1"
     )
+    answer_straight(server.session_manager)
     return app
 
 

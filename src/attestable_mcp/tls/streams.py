@@ -6,6 +6,7 @@ no connect errors, so that no pool retries them and no HTTP client gives them an
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import ssl
@@ -24,6 +25,7 @@ from anyio.abc import SocketAttribute
 from OpenSSL import SSL
 
 from attestable_mcp.errors import ConversationError
+from attestable_mcp.tls import link
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel, reason
 from attestable_mcp.tls.steps import Receive, Send, Steps, Within, Work
@@ -129,7 +131,7 @@ def _within(sock: socket.socket, deadline: float) -> None:
     sock.settimeout(left)
 
 
-def _attribute(tcp: anyio.abc.SocketStream, name: Any) -> Any:
+def _attribute(tcp: anyio.abc.ByteStream, name: Any) -> Any:
     return tcp.extra(name, None)  # noqa: S610 - anyio's typed attributes, no database
 
 
@@ -160,7 +162,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
     `core` is httpcore2 or httpcore: whose exceptions the pool above expects.
     """
 
-    def __init__(self, tcp: anyio.abc.SocketStream, gate: Gate, origin: Origin, core: ModuleType) -> None:
+    def __init__(self, tcp: anyio.abc.ByteStream, gate: Gate, origin: Origin, core: ModuleType) -> None:
         self._tcp = tcp
         self._gate = gate
         self._origin = origin
@@ -168,6 +170,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         self._channel: Channel | None = None
         self._peer: AttestedPeer | None = None
         self._proven_at = 0.0
+        self._sock: socket.socket | None = _attribute(tcp, SocketAttribute.raw_socket)
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -279,12 +282,19 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
             case "server_addr":
                 return _attribute(self._tcp, SocketAttribute.remote_address)
             case "socket":
-                return _attribute(self._tcp, SocketAttribute.raw_socket)
+                return self._sock
             case "is_readable":
-                sock = _attribute(self._tcp, SocketAttribute.raw_socket)
-                return sock is None or _readable(sock)
+                return self._sock is None or _readable(self._sock)
             case _:
                 return _info(info, self._channel, self._peer)
+
+
+async def _connect(host: str, port: int, local_address: str | None) -> anyio.abc.ByteStream:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # another kind of event loop
+        return await anyio.connect_tcp(host, port, local_host=local_address)
+    return await link.connect(host, port, local_address)
 
 
 class AsyncBackend(httpcore2.AsyncNetworkBackend):
@@ -306,7 +316,7 @@ class AsyncBackend(httpcore2.AsyncNetworkBackend):
         limit = self._gate.limits.connect_seconds
         try:
             with anyio.fail_after(limit if timeout is None else min(timeout, limit)):
-                tcp = await anyio.connect_tcp(host, port, local_host=local_address)
+                tcp = await _connect(host, port, local_address)
         except TimeoutError as error:
             raise self._core.ConnectTimeout(f"{host}:{port}") from error
         except (OSError, anyio.BrokenResourceError) as error:

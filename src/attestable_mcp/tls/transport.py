@@ -73,7 +73,7 @@ class TlsTransport(asyncio.Transport):
         self._below.raw.set_write_buffer_limits(high, low)
 
     def get_write_buffer_size(self) -> int:
-        return self._below.raw.get_write_buffer_size()
+        return self._below.raw.get_write_buffer_size() + self._below.unsent
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._below.raw.get_write_buffer_limits()
@@ -100,6 +100,8 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self.channel = channel
         self.paused = False
         self.closing = False
+        self.unsent = 0
+        self._parts: list[bytes] = []
         self._context = context
         self._announced = False
         self._ended = False
@@ -153,11 +155,26 @@ class TlsProtocol(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._advance)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send. After the end it is dropped, as asyncio's transports do."""
+        """Encrypt and send. After the end it is dropped, as asyncio's transports do.
+
+        What is written in one turn of the event loop leaves as one: HTTP servers write the head of a response and its
+        body one after the other, and each write of its own would wake the peer twice.
+        """
         if self.closing or not data:
             return
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._parts.append(bytes(data))
+        self.unsent += len(data)
+        if self.unsent >= READ:
+            self._send()
+
+    def _send(self) -> None:
+        parts, self._parts, self.unsent = self._parts, [], 0
+        if not parts or self.raw.is_closing():
+            return
         try:
-            self.raw.write(self.channel.write(data))
+            self.raw.write(self.channel.write(parts[0] if len(parts) == 1 else b"".join(parts)))
         except SSL.Error as error:
             self._fail(error)
 
@@ -165,6 +182,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         """Say close_notify, send what waits, and end. The peer's own is not waited for (RFC 8446 section 6.1)."""
         if self.closing:
             return
+        self._send()
         self.closing = True
         self.raw.write(self.channel.close())
         self.raw.close()

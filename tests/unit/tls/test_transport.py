@@ -168,6 +168,46 @@ async def test_what_was_sent_before_the_end_arrives_before_it(context: ServerCon
     assert got == b"the end is near"
 
 
+async def test_what_is_written_in_one_turn_leaves_as_one_record(context: ServerContext) -> None:
+    class Parts(Echo):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"head, ")
+            self.transport.write(b"body")
+            asyncio.get_running_loop().call_later(0.05, self._more)
+
+        def _more(self) -> None:
+            self.transport.write(b"; and the end")
+            assert self.transport.get_write_buffer_size() == 13
+            self.transport.close()
+
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = trusting().wrap_bio(into, out)
+    async with serving(lambda: Parts([]), context) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(out.read())
+                into.write(await reader.read(MIB))
+        tls.write(b"go")
+        writer.write(out.read())
+        sent = await reader.read()
+        writer.close()
+    assert [size for kind, size in records(sent)][-3:] == [27, 30, 19]  # 17 bytes are TLS's own; then close_notify
+
+
+def records(sent: bytes) -> list[tuple[int, int]]:
+    """Type and length of each record (RFC 8446 section 5.1)."""
+    found = []
+    while sent:
+        size = int.from_bytes(sent[3:5], "big")
+        found.append((sent[0], size))
+        sent = sent[5 + size :]
+    return found
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="this system does not tell a process's memory")
 async def test_a_connection_that_waits_holds_less_than_100_kib(context: ServerContext) -> None:
     """asyncio's own TLS layer would keep 256 KiB for each. The clients are another process."""
