@@ -148,6 +148,11 @@ class Endorsements:
     sources: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
+    @property
+    def event_logs(self) -> tuple[SignedDocument, ...]:
+        """Those of the documents that nobody signs: they explain what was signed, or they do not."""
+        return tuple(item for item in self.documents if item.kind == DocumentKind.EVENT_LOG)
+
     def __add__(self, other: Endorsements) -> Endorsements:
         return Endorsements(
             certificates=_union(self.certificates, other.certificates),

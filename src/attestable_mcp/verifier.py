@@ -174,8 +174,10 @@ class Verifier:
         return verified, left_out
 
     def _usable(self, stapled: Endorsements | None) -> Endorsements:
-        wanted = "stapled" in self.policy.trust.endorsements
-        return stapled if stapled is not None and wanted else Endorsements()
+        """What the peer handed over, where the policy takes it. An event log needs no such leave: it proves itself."""
+        if stapled is None or "stapled" in self.policy.trust.endorsements:
+            return stapled or Endorsements()
+        return Endorsements(documents=stapled.event_logs)
 
     def _gather(self, evidence: Evidence, bag: Endorsements, at: datetime) -> tuple[Verified, Names]:
         """Verify with what was stapled; where pieces are missing, ask in turn the sources that the question is for.

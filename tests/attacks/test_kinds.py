@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.attest.ccel import log_endorsements
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Endorsements, Evidence, EvidenceKind, Tee, Verdict
 from attestable_mcp.simulator import amd, azure, tpm
@@ -22,6 +23,7 @@ from attestable_mcp.simulator.amd_options import (
     Product,
     Report,
 )
+from attestable_mcp.simulator.eventlog import NO_ACTION, Event, write_log
 from attestable_mcp.simulator.intel import Vendor
 from attestable_mcp.simulator.options import TdxBody
 from attestable_mcp.simulator.tpm import TpmCertificates, TpmCollateral, TpmQuote, TpmVendor
@@ -230,3 +232,17 @@ def test_e10_the_key_needs_a_certificate_of_its_own_under_a_trusted_root() -> No
 def test_e10_resettable_pcrs_are_no_policy(number: int) -> None:
     with pytest.raises(ConfigurationError, match="can reset this PCR"):
         Policy.from_toml(f'[policy]\ntee = "tpm"\npcr{number} = "{"aa" * 32}"')
+
+
+def test_p8_a_log_of_the_tds_registers_does_not_speak_for_azures_vtpm() -> None:
+    """The vTPM sends no log; the sender staples one for the TD instead, which explains the RTMRs: none is extended."""
+    vm = azure.well_known()
+    body = vm.evidence(bytes(64), hcl=azure.Hcl(tdx=True), quote=TpmQuote(pcrs={4: b"\x44" * 32}))
+    log = write_log((Event(pcr=1, data=b"nothing", kind=NO_ACTION),), "sha384")
+    bag = vm.intel.collateral(at=AT, tee=Tee.TDX) + log_endorsements(log, "stapled")
+    zeros = "".join(f'rtmr{number} = "{bytes(48).hex()}"\n' for number in range(4))
+    rules = f'mr_td = "{"51" * 48}"\n{zeros}pcr4 = "{"44" * 32}"\n'
+    assert judge(EvidenceKind.AZURE_VTPM, body, bag, rules).verdict is Verdict.VERIFIED
+    result = judge(EvidenceKind.AZURE_VTPM, body, bag, rules + 'event_log = "require"\n')
+    assert refused(result) == "event_log_missing"
+    assert "event_log_explains" not in result.claims

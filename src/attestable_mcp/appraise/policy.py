@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.kinds.base import Release, State
+from attestable_mcp.appraise.kinds.boot import BootRules
 from attestable_mcp.appraise.kinds.intel import (
     ACCEPTABLE_STATUSES,
     DEFAULT_STATUSES,
@@ -30,7 +31,7 @@ from attestable_mcp.appraise.kinds.intel import (
 from attestable_mcp.appraise.kinds.nitro import NitroRelease
 from attestable_mcp.appraise.kinds.snp import SnpRelease, SnpRules
 from attestable_mcp.appraise.kinds.table import KINDS, STATES, tees_of
-from attestable_mcp.appraise.kinds.tpm import TpmRelease, TpmRules
+from attestable_mcp.appraise.kinds.tpm import TpmRelease
 from attestable_mcp.appraise.lines import KeyPath
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.platforms import PlatformRule
@@ -59,6 +60,7 @@ __all__ = [
     "JUDGED",
     "SERVICES",
     "VENDORS",
+    "BootRules",
     "Grace",
     "MaskedValue",
     "NitroRelease",
@@ -77,7 +79,6 @@ __all__ = [
     "TdxRules",
     "TokenPolicy",
     "TpmRelease",
-    "TpmRules",
     "TrustPolicy",
     "masked",
     "split_anchor",

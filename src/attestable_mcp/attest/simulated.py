@@ -21,9 +21,10 @@ from attestable_mcp.rats import Endorsements, Evidence, Tee
 from attestable_mcp.simulator import amd, aws, azure, tpm
 from attestable_mcp.simulator.aws import Document
 from attestable_mcp.simulator.azure import Hcl
+from attestable_mcp.simulator.eventlog import Event
 from attestable_mcp.simulator.intel import Vendor, well_known
 from attestable_mcp.simulator.options import TdxBody
-from attestable_mcp.simulator.tpm import Event, TpmQuote
+from attestable_mcp.simulator.tpm import TpmQuote
 from attestable_mcp.wire.kinds import kind_of_tee
 
 _REISSUE_AFTER = timedelta(days=7)

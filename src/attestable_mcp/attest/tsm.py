@@ -4,7 +4,8 @@ Facts that shape this code (Linux, Documentation/ABI/testing/configfs-tsm-report
 makes under `/sys/kernel/config/tsm/report`; the kernel fills it with attributes. A write to `inblob` takes effect when
 the file is closed, and errors at that moment are lost, so `generation`, which counts writes, is the only witness that
 ours came through and nobody else's came after. `outblob` is made while it is read. Each quote gets a directory of its
-own with a name that nobody guesses, so that no other program's writes come between.
+own with a name that nobody guesses, so that no other program's writes come between. A TDX guest's firmware has left an
+event log (`ccel`), which goes along.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attestable_mcp.attest.base import demand_carries, demand_report_data
+from attestable_mcp.attest.ccel import TABLES, log_endorsements, read_ccel
 from attestable_mcp.attest.gramine import FileDevice
 from attestable_mcp.attest.pace import Pace
 from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
@@ -83,11 +85,19 @@ class TsmAttester:
 
     simulated = False
 
-    def __init__(self, root: Path = REPORT_ROOT, *, files: ReportFiles | None = None, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        root: Path = REPORT_ROOT,
+        *,
+        files: ReportFiles | None = None,
+        pace: Pace | None = None,
+        tables: Path = TABLES,
+    ) -> None:
         self._files = files if files is not None else ConfigfsFiles(root)
         self._where = str(root)
         self._lock = threading.Lock()
         self._given = Endorsements()
+        self._tables = tables
         self._kind, self.tee = self._provider()
         # Nobody throttles TDX quotes, whose quoting enclave takes tens of milliseconds for each.
         self._pace = pace or (Pace() if self._kind is EvidenceKind.SNP_REPORT else Pace(every=0))
@@ -117,7 +127,9 @@ class TsmAttester:
         return evidence
 
     def endorsements(self) -> Endorsements:
-        """What the host gave with the last report; on TDX nothing: collateral comes from Intel."""
+        """What the host gave with the last report; on TDX the firmware's event log: collateral comes from Intel."""
+        if self._kind is EvidenceKind.INTEL_QUOTE:
+            return log_endorsements(read_ccel(self._tables), str(self._tables / "data" / "CCEL"))
         return self._given
 
     def _paced(self, report_data: bytes) -> bytes:

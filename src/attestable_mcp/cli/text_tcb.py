@@ -35,7 +35,7 @@ SNP_REPORTED_BEHIND = (
 )
 SNP_NOT_COMMITTED = "the host has not committed the firmware that runs ({}): it may go back to the older one"
 AMD_ENDS = {
-    "certificates": "AMD's certificate of this chip at this level runs out: a newer one has to be stapled or fetched",
+    "certificates": "AMD's certificate of the signing key runs out: a newer one has to be stapled or fetched",
     "crl": "AMD's revocation list runs out: a newer one is fetched by itself, a stapled one has to be renewed",
 }
 AZURE_VTPM = "of Azure's paravisor and vTPM nobody publishes a TCB: the hardware's measurement names their build"

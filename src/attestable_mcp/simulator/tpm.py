@@ -23,13 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from attestable_mcp.rats import Endorsements
 from attestable_mcp.simulator import cbor, rsa
 from attestable_mcp.simulator import certificates as x509
+from attestable_mcp.simulator.eventlog import ALGORITHMS, NO_ACTION, Event, write_log
 from attestable_mcp.simulator.keys import DETERMINISTIC, WELL_KNOWN_SEED, private_key, serial
 from attestable_mcp.simulator.options import CURRENT, LASTING, Span, Validity
 
 SOURCE = "simulated TPM maker (trusted by nobody)"
-_ALGORITHMS = {"sha1": 0x0004, "sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
 _GENERATED, _QUOTE, _RSASSA, _ECDSA = 0xFF544347, 0x8018, 0x0014, 0x0018
-_NO_ACTION, _EVENT_TAG, _SEPARATOR = 0x03, 0x06, 0x04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +52,6 @@ class TpmCollateral:
     with_crl: bool = True
     crl: Span = CURRENT
     revoke_ak: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One entry of an event log: `data` is what is measured, unless `digest_of` says that something else was."""
-
-    pcr: int
-    data: bytes
-    kind: int = _EVENT_TAG
-    digest_of: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +195,8 @@ class TpmVendor:
         size = hashlib.new(options.bank).digest_size
         found = {number: (b"\xff" if 17 <= number <= 22 else b"\0") * size for number in range(24)}
         for event in options.events:
-            if event.kind != _NO_ACTION:
-                digest = _digest(event, options.bank)
+            if event.kind != NO_ACTION:
+                digest = event.digest(options.bank)
                 found[event.pcr] = hashlib.new(options.bank, found[event.pcr] + digest).digest()
         return found | dict(options.pcrs)
 
@@ -221,35 +210,23 @@ class TpmVendor:
         return b"".join((
             struct.pack(">IH", options.magic, options.kind), _sized(signer), _sized(qualifying),
             struct.pack(">QIIB", options.clock, options.reset_count, options.restart_count, int(options.safe)),
-            struct.pack(">QIHB", options.firmware_version, 1, _ALGORITHMS[options.bank], 3), bits.to_bytes(3, "little"),
+            struct.pack(">QIHB", options.firmware_version, 1, ALGORITHMS[options.bank], 3), bits.to_bytes(3, "little"),
             _sized(digest),
         ))  # fmt: skip
 
     def signature(self, message: bytes, options: TpmQuote = _GOOD_QUOTE) -> bytes:
         """A TPMT_SIGNATURE: RSASSA with SHA-256, or ECDSA with the hash of the options."""
         if self._rsa and not options.signed_by_stranger:
-            return struct.pack(">HH", _RSASSA, _ALGORITHMS["sha256"]) + _sized(rsa.sign_pkcs1(self._rsa, message))
+            return struct.pack(">HH", _RSASSA, ALGORITHMS["sha256"]) + _sized(rsa.sign_pkcs1(self._rsa, message))
         key = self._stranger if options.signed_by_stranger else self._key
         algorithm = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}[options.hash]
         r, s = decode_dss_signature(key.sign(message, ec.ECDSA(algorithm, deterministic_signing=DETERMINISTIC)))
         numbers = _sized(r.to_bytes(32, "big")) + _sized(s.to_bytes(32, "big"))
-        return struct.pack(">HH", _ECDSA, _ALGORITHMS[options.hash]) + numbers
+        return struct.pack(">HH", _ECDSA, ALGORITHMS[options.hash]) + numbers
 
     def event_log(self, options: TpmQuote) -> bytes:
         """A crypto-agile log with the one bank of the quote."""
-        size = hashlib.new(options.bank).digest_size
-        algorithm = _ALGORITHMS[options.bank]
-        head = b"Spec ID Event03\0" + struct.pack("<IBBBBIHHB", 0, 0, 2, 0, 2, 1, algorithm, size, 0)
-        log = struct.pack("<II20sI", 0, _NO_ACTION, bytes(20), len(head)) + head
-        for event in options.events:
-            digest = bytes(size) if event.kind == _NO_ACTION else _digest(event, options.bank)
-            log += struct.pack("<IIIH", event.pcr, event.kind, 1, algorithm) + digest
-            log += struct.pack("<I", len(event.data)) + event.data
-        return log
-
-
-def _digest(event: Event, bank: str) -> bytes:
-    return hashlib.new(bank, event.data if event.digest_of is None else event.digest_of).digest()
+        return write_log(options.events, options.bank)
 
 
 def _sized(data: bytes) -> bytes:

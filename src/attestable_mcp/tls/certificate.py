@@ -100,13 +100,18 @@ def _attested(attester: Attester, spki: bytes) -> tuple[Evidence, Iterator[_Exte
 
 
 def _tagged(evidence: Evidence, claims: bytes, endorsements: Endorsements) -> Iterator[_Extensions]:
+    """Collateral before event logs: without it some clients prove nothing, without a log they know less."""
     bare = {ratls.OID_TAGGED_EVIDENCE: ratls.tagged_evidence(evidence.body, claims)}
-    if endorsements.documents:
+    logs = endorsements.event_logs
+    logged = {ratls.OID_CMW: ratls.wrapped_endorsements(Endorsements(documents=logs))} if logs else {}
+    collateral: _Extensions = {}
+    if len(endorsements.documents) > len(logs):
         try:
-            yield bare | {ratls.OID_ENDORSEMENTS: tagged_endorsements(endorsements)}
+            collateral = {ratls.OID_ENDORSEMENTS: tagged_endorsements(endorsements)}
         except EndorsementUnavailable as error:
             _log.warning("no collateral stapled: %s", error.message)
-    yield bare
+    choices: tuple[_Extensions, ...] = ({**collateral, **logged}, collateral, logged, {})
+    yield from (bare | dict(extras) for at, extras in enumerate(choices) if extras not in choices[:at])
 
 
 def _wrapped(evidence: Evidence, endorsements: Endorsements) -> Iterator[_Extensions]:

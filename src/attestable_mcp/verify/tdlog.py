@@ -8,9 +8,12 @@ replayed. Registers that were never extended are zero and need no explanation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from attestable_mcp.errors import VerificationError
-from attestable_mcp.rats import ClaimValue, DocumentKind, Endorsements
+from attestable_mcp.rats import ClaimValue, Endorsements
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.bootlog import secure_boot
 from attestable_mcp.wire.eventlog import (
@@ -37,7 +40,7 @@ def explain(
         MalformedEvidence: a log that cannot be read.
         VerificationError: `event_log_invalid`: a log that contradicts itself.
     """
-    logs = [item.body for item in endorsements.documents if item.kind == DocumentKind.EVENT_LOG]
+    logs = [item.body for item in endorsements.event_logs]
     if not logs:
         return {}, (_NO_LOG,)
     values: dict[str, ClaimValue] = {}
@@ -53,12 +56,30 @@ def explain(
 
 
 def _ccel(raw: bytes, registers: Mapping[int, bytes], trail: Trail) -> tuple[set[int], dict[str, ClaimValue]]:
-    log = read_log(raw)
-    if faults := content_faults(log):
-        trail.refuse(VerificationError, "tdx.eventlog", reason=faults[0], code="event_log_invalid")
-    held = _matching(replay_rtmrs(log), registers)
-    on = secure_boot(log, "sha384", 1) if 0 in held else None
+    log = _understood(raw)
+    if log.fault:
+        trail.refuse(VerificationError, "tdx.eventlog", reason=log.fault, code="event_log_invalid")
+    held = _matching(log.registers, registers)
+    on = log.secure_boot if 0 in held else None
     return held, {} if on is None else {"secure_boot": on}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ccel:
+    """What a log comes to: the registers that it leads to, its first contradiction, and what it says of Secure Boot."""
+
+    registers: Mapping[int, bytes]
+    fault: str
+    secure_boot: bool | None
+
+
+@lru_cache(maxsize=32)
+def _understood(raw: bytes) -> _Ccel:
+    """Read once: a machine sends the same log until it boots again. Raises: MalformedEvidence."""
+    log = read_log(raw)
+    fault = next(iter(content_faults(log)), "")
+    registers = {} if fault else replay_rtmrs(log)
+    return _Ccel(registers=MappingProxyType(registers), fault=fault, secure_boot=secure_boot(log, "sha384", 1))
 
 
 def _dstack(raw: bytes, registers: Mapping[int, bytes]) -> tuple[set[int], dict[str, ClaimValue]]:

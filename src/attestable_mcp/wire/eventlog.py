@@ -17,6 +17,7 @@ from typing import Any
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.wire.jcs import canonical
 
 HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
@@ -92,15 +93,25 @@ def is_event_log(data: bytes) -> bool:
 
 def read_log(data: bytes) -> EventLog:
     """Read a TCG log (crypto-agile, or SHA-1 only) or a CCEL. Raises: MalformedEvidence, UnsupportedEvidence."""
+    return _read(data)[0]
+
+
+def without_filler(data: bytes) -> bytes:
+    """The same log without what fills the rest of its fixed buffer. Raises: MalformedEvidence, UnsupportedEvidence."""
+    return data[: _read(data)[1]]
+
+
+def _read(data: bytes) -> tuple[EventLog, int]:
+    """A log, and where its last event ends."""
     if len(data) > LIMITS.endorsement:
         raise MalformedEvidence(f"event log: wanted at most {LIMITS.endorsement} bytes, seen {len(data)}", field="log")
     reader = _Reader(data)
     first = _legacy_event(reader)
     if first.type != NO_ACTION or not first.data.startswith(_SPEC_ID):
-        return EventLog(banks=("sha1",), events=tuple(_rest(reader, None, first)))
+        return EventLog(banks=("sha1",), events=tuple(_rest(reader, None, first))), reader.at
     sizes = _spec_id(first.data)
     banks = tuple(HASHES[number] for number in sizes if number in HASHES)
-    return EventLog(banks=banks, events=tuple(_rest(reader, sizes, first)))
+    return EventLog(banks=banks, events=tuple(_rest(reader, sizes, first))), reader.at
 
 
 def _rest(reader: _Reader, sizes: Mapping[int, int] | None, first: Event) -> Iterable[Event]:
@@ -178,15 +189,15 @@ def replay_pcrs(log: EventLog, bank: str) -> dict[int, bytes]:
 def replay_rtmrs(log: EventLog) -> dict[int, bytes]:
     """RTMR0 to RTMR3 that a CCEL leads to; only those that it extends. Raises: MalformedEvidence.
 
-    A measurement register 0 is MRTD, which no event extends.
+    Measurement register 0 is MRTD, which no event extends: events that some firmware logs for it explain nothing.
     """
     registers: dict[int, bytes] = {}
     for event in log.events:
-        if event.type == NO_ACTION:
+        if event.type == NO_ACTION or event.index == 0:
             continue
         if not 1 <= event.index <= 4:
             raise MalformedEvidence(
-                f"CCEL: register {event.index}, wanted 1 to 4", field="mrIndex", offset=event.offset
+                f"CCEL: register {event.index}, wanted 0 to 4", field="mrIndex", offset=event.offset
             )
         before = registers.get(event.index - 1, bytes(48))
         registers[event.index - 1] = hashlib.sha384(before + _digest(event, "sha384")).digest()
@@ -263,10 +274,15 @@ class DstackEvent:
     name: str
     payload: bytes
     type: int = DSTACK_EVENT
+    version: int = 1
 
     @property
     def digest(self) -> bytes:
-        """SHA-384(type, u32 little-endian || ":" || name || ":" || payload)."""
+        """SHA-384 of the type (u32 little-endian), the name and the payload with colons between; in version 2 of
+        `{"name", "payload": HEX, "type"}` as canonical JSON (RFC 8785)."""
+        if self.version == 2:
+            fields = {"name": self.name, "payload": self.payload.hex(), "type": self.type}
+            return hashlib.sha384(canonical(fields, field="event")).digest()
         return hashlib.sha384(
             self.type.to_bytes(4, "little") + b":" + self.name.encode() + b":" + self.payload
         ).digest()
@@ -283,9 +299,7 @@ def read_dstack_log(data: bytes) -> tuple[tuple[DstackEvent, ...], Mapping[int, 
     for entry in entries:
         index, digest = _integer(entry, "imr"), _hex(entry, "digest")
         if index == 3:
-            event = DstackEvent(
-                name=_string(entry, "event"), payload=_hex(entry, "event_payload"), type=_integer(entry, "event_type")
-            )
+            event = _dstack_event(entry)
             if digest not in (b"", event.digest):
                 raise MalformedEvidence(
                     f"dstack event {event.name!r}: its digest is not that of its fields", field="digest"
@@ -296,6 +310,16 @@ def read_dstack_log(data: bytes) -> tuple[tuple[DstackEvent, ...], Mapping[int, 
             raise MalformedEvidence("dstack event: wanted imr 0 to 3 and a SHA-384 digest", field="imr")
         registers[index] = hashlib.sha384(registers.get(index, bytes(48)) + digest).digest()
     return tuple(events), MappingProxyType(registers)
+
+
+def _dstack_event(entry: Mapping[str, Any]) -> DstackEvent:
+    version = _integer(entry, "version") if "version" in entry else 1
+    if version not in (1, 2):
+        raise UnsupportedEvidence(f"dstack event: wanted version 1 or 2, seen {version}")
+    return DstackEvent(
+        name=_string(entry, "event"), payload=_hex(entry, "event_payload"), type=_integer(entry, "event_type"),
+        version=version,
+    )  # fmt: skip
 
 
 def dstack_boot_value(events: tuple[DstackEvent, ...], name: str) -> bytes | None:

@@ -29,6 +29,7 @@ from attestable_mcp.wire.ratls_other import (
     read_other,
     read_other_endorsements,
     unread_types,
+    wrapped_endorsements,
     wrapped_evidence,
 )
 from attestable_mcp.wire.stapled import read_tagged_endorsements, tagged_endorsements
@@ -37,7 +38,8 @@ from attestable_mcp.wire.x509 import Extension, X509Leaf, read_certificate
 __all__ = [
     "HASHES", "OID_CMW", "OID_ENDORSEMENTS", "OID_GRAMINE_LEGACY", "OID_SGX_SDK", "OID_TAGGED_EVIDENCE",
     "CertificateEvidence", "PubkeyHash", "RatlsCertificate", "claims_report_data", "key_report_data", "pubkey_claims",
-    "read", "read_tagged_endorsements", "tagged_endorsements", "tagged_evidence", "wrapped_evidence",
+    "read", "read_tagged_endorsements", "tagged_endorsements", "tagged_evidence", "wrapped_endorsements",
+    "wrapped_evidence",
 ]  # fmt: skip
 
 OID_TAGGED_EVIDENCE = "2.23.133.5.4.9"

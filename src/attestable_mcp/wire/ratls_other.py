@@ -56,9 +56,16 @@ def wrapped_evidence(evidence: Evidence, endorsements: Endorsements | None = Non
     if not media_type:
         raise ValueError(f"{evidence.kind} is written as tagged evidence")
     records = {"evidence": Record(type=media_type, value=evidence.body, ind=cmw.EVIDENCE)}
-    if endorsements is not None:
-        records["endorsements"] = Record(type=bag.MEDIA_TYPE, value=bag.write_bag(endorsements), ind=cmw.ENDORSEMENTS)
-    return cmw.write_extension(records)
+    return cmw.write_extension(records | ({} if endorsements is None else _bag_record(endorsements)))
+
+
+def wrapped_endorsements(endorsements: Endorsements) -> bytes:
+    """The value of extension id-pe-cmw for what stands beside evidence of another form: a TDX quote's event logs."""
+    return cmw.write_extension(_bag_record(endorsements))
+
+
+def _bag_record(endorsements: Endorsements) -> dict[str, Record]:
+    return {"endorsements": Record(type=bag.MEDIA_TYPE, value=bag.write_bag(endorsements), ind=cmw.ENDORSEMENTS)}
 
 
 def read_other(leaf: X509Leaf) -> Iterator[CertificateEvidence]:

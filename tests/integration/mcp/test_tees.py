@@ -22,13 +22,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from mcp.server import MCPServer
+from tsm_double import INTEL, Kernel
 
 from attestable_mcp import AppraisalRefused, AttestationError, Policy, Verdict, attested_client, serve
 from attestable_mcp.appraise.write import policy_toml
 from attestable_mcp.attest.simulated import PLAYERS
 from attestable_mcp.attest.tpm import TpmAttester
+from attestable_mcp.attest.tsm import TsmAttester
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Tee
+from attestable_mcp.simulator.eventlog import Event, ccel_table, rtmrs, secure_boot, write_log
+from attestable_mcp.simulator.options import TdxBody
 from attestable_mcp.simulator.tpm import well_known as simulated_tpm
 from attestable_mcp.tls.client import attest_server
 from attestable_mcp.tls.replay import Recorder, replay
@@ -83,6 +87,33 @@ async def test_a_nitro_certificate_lives_no_longer_than_the_document_in_it() -> 
     async with serve(sums(), attester="simulated:nitro", measured=MEASURED, lifetime=timedelta(days=1)) as server:
         issued = server.server.issued
         assert timedelta(hours=1) < issued.not_after - issued.not_before < timedelta(hours=3)
+
+
+async def test_a_td_brings_the_log_of_its_boot_and_a_client_replays_it(tmp_path: Path) -> None:
+    """The kernel's report files and the firmware's tables by doubles; all else as it is."""
+    booted = (*secure_boot(True), Event(pcr=2, data=b"shim"), Event(pcr=3, data=b"kernel"))
+    log = write_log(booted, "sha384")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "CCEL").write_bytes(ccel_table(4096))
+    (tmp_path / "data" / "CCEL").write_bytes(log.ljust(4096, b"\xff"))
+    (tmp_path / "collateral.json").write_text(json.dumps(INTEL.collateral_json(at=datetime.now(UTC), tee=Tee.TDX)))
+    kernel = Kernel(b"tdx_guest\n")
+    kernel.td = TdxBody(rtmr=rtmrs(booted))
+    attester = TsmAttester(files=kernel, tables=tmp_path)
+    async with serve(sums(), attester=attester, staple=tmp_path / "collateral.json") as server:
+        result = (await attest_server(GENUINE, server.url)).result
+        assert (result.claims["event_log_explains"], result.claims["secure_boot"]) == ("all", True)
+        demanding = await pinned(server.url) + '\nevent_log = "require"\n'
+        text = demanding.replace("[policy]", '[policy]\nsecure_boot = "require"', 1)
+        assert await total(server.url, Policy.from_toml(text)) == 5
+        later = (*booted, Event(pcr=3, data=b"module"))
+        kernel.td = TdxBody(rtmr=rtmrs(later))
+        with pytest.raises(AttestationError, match=r"rtmr2 wanted .* as in the certificate"):
+            await attest_server(GENUINE, server.url)
+        await server.server.renew()
+        result = (await attest_server(GENUINE, server.url)).result
+        assert result.claims["event_log_explains"] == "not rtmr2"
+        assert "what rtmr2 mean: the event log does not explain them" in result.not_proven
 
 
 # A real TPM 2.0 in software: nothing below is simulated.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socketserver
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from attestable_mcp.attest import unix_http
+from attestable_mcp.attest.ccel import LOG_MOST
 from attestable_mcp.attest.dstack import DstackAttester
 from attestable_mcp.errors import AttesterError
 from attestable_mcp.limits import LIMITS
@@ -73,6 +75,46 @@ def test_quotes_carry_the_data(name: str, target: str) -> None:
     assert paths == [target]
     assert attester.endorsements() == Endorsements()
     assert (attester.tee, attester.simulated) == ("tdx", False)
+
+
+def logged(log: object) -> Answer:
+    def answer(path: str, asked: dict[str, Any]) -> tuple[int, bytes]:
+        status, body = good(path, asked)
+        return status, json.dumps(json.loads(body) | {"event_log": log}).encode()
+
+    return answer
+
+
+def test_the_event_log_of_the_quote_goes_along() -> None:
+    event = {"imr": 3, "event_type": 0x08000001, "digest": "", "event": "app-id", "event_payload": "0a"}
+    log = json.dumps([event, event | {"event": "system-ready", "version": 2}])
+    with agent(logged(log)) as socket:
+        attester = DstackAttester(socket)
+        assert attester.endorsements() == Endorsements()
+        attester.attest(bytes(64))
+    assert [item.body for item in attester.endorsements().event_logs] == [log.encode()]
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (None, ""),
+        ([], ""),
+        ("", ""),
+        ("{}", "wanted a list"),
+        ('[{"imr": 7, "digest": ""}]', "wanted imr 0 to 3"),
+        (json.dumps([{"imr": 0, "digest": "00" * 48}] * 1000).ljust(LOG_MOST + 1), f"at most {LOG_MOST} travel"),
+    ],
+)
+def test_a_log_that_verifiers_would_refuse_stays_here(
+    log: object, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with agent(logged(log)) as socket:
+        attester = DstackAttester(socket)
+        with caplog.at_level(logging.WARNING):
+            attester.attest(bytes(64))
+    assert attester.endorsements() == Endorsements()
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize(

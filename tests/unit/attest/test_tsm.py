@@ -3,120 +3,25 @@
 from __future__ import annotations
 
 import errno
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tsm_double import AMD, Kernel, Report
 
 from attestable_mcp.attest.pace import Pace
 from attestable_mcp.attest.tsm import ConfigfsFiles, TsmAttester
 from attestable_mcp.errors import AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind
-from attestable_mcp.simulator import amd
-from attestable_mcp.simulator.intel import Vendor
 from attestable_mcp.wire.intel import read_quote
 from attestable_mcp.wire.snp import read_report
 
-INTEL, AMD = Vendor(), amd.well_known()
-
-
-def fault(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
-class Report:
-    """One report directory: writes count, and a report is made anew after each of them."""
-
-    def __init__(self) -> None:
-        self.inblob = b""
-        self.written = 0
-        self.outblob: tuple[int, bytes] | None = None
-
-
-class Kernel:
-    """configfs-tsm in memory. Faults of `inblob` are lost, as at the close of a configfs file."""
-
-    def __init__(self, provider: bytes = b"sev_guest\n") -> None:
-        self.provider = provider
-        self.reports: dict[str, Report] = {}
-        self.made = 0
-        self.busy = 0
-        self.refuse: dict[str, int] = {}
-        self.table = AMD.certificate_table()
-        self.between: Callable[[Report], None] = lambda report: None
-        self.answer: Callable[[bytes], bytes] | None = None
-        self._lock = threading.Lock()
-
-    def make(self, name: str) -> None:
-        self._refuse("make")
-        if name in self.reports:
-            raise fault(errno.EEXIST)
-        self.reports[name] = Report()
-        self.made += 1
-
-    def remove(self, name: str) -> None:
-        self._refuse("remove")
-        del self.reports[name]
-
-    def write(self, name: str, data: bytes) -> int:
-        report, attribute = self._find(name)
-        assert attribute == "inblob"
-        if "inblob" not in self.refuse and 0 < len(data) <= 64:
-            report.inblob = data
-            report.written += 1
-        return len(data)
-
-    def read(self, name: str, limit: int) -> bytes:
-        report, attribute = self._find(name)
-        self._refuse(attribute)
-        match attribute:
-            case "provider":
-                content = self.provider
-            case "generation":
-                content = b"%d\n" % report.written
-            case "outblob":
-                content = self._outblob(report)
-            case "auxblob":
-                content = self.table
-            case _:
-                raise fault(errno.ENOENT)
-        return content[: limit + 1]
-
-    def _outblob(self, report: Report) -> bytes:
-        with self._lock:
-            if not report.inblob:
-                raise fault(errno.EINVAL)
-            if self.busy:
-                self.busy -= 1
-                raise fault(errno.EBUSY)
-            if report.outblob is None or report.outblob[0] != report.written:
-                report.outblob = (report.written, self._make(report.inblob))
-        self.between(report)
-        return report.outblob[1]
-
-    def _make(self, data: bytes) -> bytes:
-        data = data.ljust(64, b"\0")
-        if self.answer is not None:
-            return self.answer(data)
-        return INTEL.quote_tdx(data) if self.provider == b"tdx_guest\n" else AMD.report(data, bytes(48))
-
-    def _find(self, name: str) -> tuple[Report, str]:
-        directory, _, attribute = name.partition("/")
-        if directory not in self.reports:
-            raise fault(errno.ENOENT)
-        return self.reports[directory], attribute
-
-    def _refuse(self, what: str) -> None:
-        if what in self.refuse:
-            raise fault(self.refuse[what])
-
 
 def attester(kernel: Kernel) -> TsmAttester:
-    return TsmAttester(files=kernel, pace=Pace(every=0, sleep=lambda _: None, patience=1.0))
+    nowhere = Path("/nonexistent")
+    return TsmAttester(files=kernel, tables=nowhere, pace=Pace(every=0, sleep=lambda _: None, patience=1.0))
 
 
 def test_sev_snp_reports_carry_the_data_and_bring_the_hosts_certificates() -> None:
@@ -139,6 +44,20 @@ def test_tdx_quotes_carry_the_data() -> None:
     assert evidence.kind is EvidenceKind.INTEL_QUOTE
     assert read_quote(evidence.body).report_data == b"\6" * 64
     assert tsm.endorsements() == Endorsements()
+
+
+def test_a_tdx_guest_brings_the_log_of_its_firmware(tmp_path: Path) -> None:
+    from attestable_mcp.simulator.eventlog import Event, ccel_table, write_log
+
+    log = write_log((Event(pcr=2, data=b"shim"),), "sha384")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "CCEL").write_bytes(ccel_table(4096))
+    (tmp_path / "data" / "CCEL").write_bytes(log.ljust(4096, b"\xff"))
+    tsm = TsmAttester(files=Kernel(b"tdx_guest\n"), tables=tmp_path)
+    assert [item.body for item in tsm.endorsements().event_logs] == [log]
+    on_amd = TsmAttester(files=Kernel(), tables=tmp_path)
+    on_amd.attest(bytes(64))
+    assert on_amd.endorsements().event_logs == ()
 
 
 def test_another_kind_of_vm_is_named() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
-from attestable_mcp.errors import MalformedEvidence, VerificationError
+from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence, VerificationError
 from attestable_mcp.rats import DocumentKind, Endorsements, SignedDocument
 from attestable_mcp.verify.tdlog import explain
 from attestable_mcp.verify.trail import Trail
@@ -59,6 +60,20 @@ def test_dstacks_log_proves_the_compose_hash() -> None:
         "compose_hash": COMPOSE.hex(), "app_id": "0a" * 20, "instance_id": "0b" * 20, "event_log_explains": "all",
     }  # fmt: skip
     assert left == ()
+
+
+def test_dstacks_events_of_version_2_are_measured_as_canonical_json() -> None:
+    """dstack, cc-eventlog: the digest is over {"name", "payload", "type"} (RFC 8785); its test has the same text."""
+    event = DstackEvent(name="compose-hash", payload=b"\xab\xcd", version=2)
+    text = b'{"name":"compose-hash","payload":"abcd","type":134217729}'
+    assert event.digest == hashlib.sha384(text).digest()
+    boot = [replace(item, version=2) for item in BOOT]
+    log = json.dumps([{**entry(item), "version": 2, "preimage": "ignored"} for item in boot]).encode()
+    values, left = explain(registers(rtmr3=extended(*(item.digest for item in boot))), bag(log), Trail())
+    assert (values["compose_hash"], left) == (COMPOSE.hex(), ())
+    odd = json.dumps([{**entry(item), "version": 3} for item in boot]).encode()
+    with pytest.raises(UnsupportedEvidence, match="version 1 or 2"):
+        explain(registers(), bag(odd), Trail())
 
 
 def test_a_register_that_the_log_does_not_lead_to_is_not_explained_and_gives_no_claims() -> None:

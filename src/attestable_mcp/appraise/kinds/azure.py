@@ -13,6 +13,7 @@ from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.findings import Comparison
 from attestable_mcp.appraise.kinds import intel, snp, tpm
 from attestable_mcp.appraise.kinds.base import PCRS, Kind
+from attestable_mcp.appraise.kinds.boot import BOOT_RULES, BootRules
 from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee
 
 
@@ -94,8 +95,8 @@ AZURE_SNP = Kind(
     code=(*snp.CODE, *tpm.CODE),
     compare=_compare_snp,
     pin=_pin_snp,
-    rules=(*snp.SNP_RULES, *tpm.TPM_RULES),
-    states=(snp.SnpRules, tpm.TpmRules),
+    rules=(*snp.SNP_RULES, *BOOT_RULES),
+    states=(snp.SnpRules, BootRules),
     open_ends=_open_snp,
 )
 AZURE_TDX = Kind(
@@ -107,8 +108,8 @@ AZURE_TDX = Kind(
     code=(*intel.TD_CODE, *tpm.CODE),
     compare=_compare_tdx,
     pin=_pin_tdx,
-    rules=(*intel.TD_RULES, *tpm.TPM_RULES),
-    states=(intel.TdxRules, tpm.TpmRules),
+    rules=(*intel.TD_RULES, *BOOT_RULES),
+    states=(intel.TdxRules, BootRules),
     open_ends=_open_tdx,
     debug=intel.tdx_debug,
 )

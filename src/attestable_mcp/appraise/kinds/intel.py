@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.findings import Comparison, among, bits, finding, seen, source
 from attestable_mcp.appraise.kinds.base import Kind, Read, claim, quoted, quoted_list
+from attestable_mcp.appraise.kinds.boot import BOOT_RULES, BootRules
 from attestable_mcp.appraise.values import (
     MaskedValue,
     check_list,
@@ -510,8 +511,8 @@ TDX = Kind(
     code=TD_CODE,
     compare=compare_tdx,
     pin=pin_tdx,
-    rules=TD_RULES,
-    states=(TdxRules,),
+    rules=(*TD_RULES, *BOOT_RULES),
+    states=(TdxRules, BootRules),
     open_ends=tdx_open,
     debug=tdx_debug,
 )

@@ -6,17 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 from attestable_mcp.appraise.fault import PolicyFault
-from attestable_mcp.appraise.findings import Comparison, finding, source
+from attestable_mcp.appraise.findings import Comparison
 from attestable_mcp.appraise.kinds.base import PCRS, Kind, Read, quoted
-from attestable_mcp.appraise.values import hex_text, one_of, put, whole, words
+from attestable_mcp.appraise.kinds.boot import BOOT_HINTS, BOOT_RULES, BootRules
+from attestable_mcp.appraise.values import hex_text, put, whole, words
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee, Verified
-
-if TYPE_CHECKING:
-    from attestable_mcp.appraise.policy import Policy
+from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee
 
 BANKS = {64: "sha256", 96: "sha384", 128: "sha512"}
 """Bank of a PCR by the hex digits of its value. SHA-1 banks prove nothing."""
@@ -112,21 +110,6 @@ def _digest(value: str, *path: str | int) -> str:
     return hex_text(value, len(value) // 2, *path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TpmRules:
-    """`event_log`: is a log demanded that explains every quoted PCR? `secure_boot`: must it show Secure Boot on?"""
-
-    event_log: Literal["accept-missing", "require"] = "accept-missing"
-    secure_boot: Literal["accept-off", "require"] = "accept-off"
-
-    READ: ClassVar[Mapping[str, Read]] = {"event_log": "text", "secure_boot": "text"}
-    ABOUT: ClassVar[str] = "TPM quotes"
-
-    def __post_init__(self) -> None:
-        one_of(self.event_log, ("accept-missing", "require"), "event_log")
-        one_of(self.secure_boot, ("accept-off", "require"), "secure_boot")
-
-
 def compare(held: Comparison, release: TpmRelease) -> Iterator[Finding]:
     """Every PCR in its bank, and every application that was booted."""
     for number, value in release.pcrs.items():
@@ -134,24 +117,6 @@ def compare(held: Comparison, release: TpmRelease) -> Iterator[Finding]:
         yield held.same(f"pcr{number}", value, shown=str(shown))
     if release.boot_applications:
         yield held.all_in(APPLICATIONS, release.boot_applications)
-
-
-def log(verified: Verified, policy: Policy) -> Iterator[Finding]:
-    """What the policy demands of the event log. Without a log that explains PCR 7, Secure Boot is not proven."""
-    rules, claims = policy.rules.state(TpmRules), verified.claims.values
-    if rules.event_log == "require":
-        explained = claims.get("event_log_explains", "absent")
-        held = explained == "all"
-        where = source(policy, "policy", "event_log")
-        yield finding("event_log", held, "all quoted PCRs explained", str(explained), "event_log_missing", where)
-    if rules.secure_boot == "require":
-        on = claims.get("secure_boot")
-        where = source(policy, "policy", "secure_boot")
-        shown = "not proven" if on is None else "on" if on is True else "off"
-        yield finding("secure_boot", on is True, "on", shown, "secure_boot_off", where)
-
-
-TPM_RULES = (log,)
 
 
 def open_ends(release: TpmRelease, claims: Claims) -> Iterator[str]:
@@ -183,10 +148,6 @@ def pin_pcrs(result: AttestationResult) -> Iterator[str]:
 
 
 KEYS: Mapping[str, Read] = {PCRS: "pcrs", APPLICATIONS: "texts"}
-HINTS = {
-    "event_log_missing": "Have the server send the firmware's event log, or compare PCRs by value.",
-    "secure_boot_off": "Ask the operator to turn Secure Boot on, and to send the event log that shows it.",
-}
 CODE = tuple(f"pcr{number}" for number in _PINNED)
 
 TPM = Kind(
@@ -198,8 +159,8 @@ TPM = Kind(
     code=CODE,
     compare=compare,
     pin=pin_pcrs,
-    rules=TPM_RULES,
-    states=(TpmRules,),
+    rules=BOOT_RULES,
+    states=(BootRules,),
     open_ends=open_ends,
-    hints=MappingProxyType(HINTS),
+    hints=MappingProxyType(BOOT_HINTS),
 )
