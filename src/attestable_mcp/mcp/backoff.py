@@ -25,6 +25,10 @@ class Backoff:
         pause = min(self._most, self._first * 2.0 ** min(self.failures - 1, 20))
         self._open_at = anyio.current_time() + pause
 
+    def served(self) -> None:
+        """A process has answered: starting it was not in vain."""
+        self.failures = 0
+
     @property
     def remaining(self) -> float:
         """Seconds until the next start may happen."""

@@ -254,8 +254,11 @@ class StdioGateway:
                 _log.exception("a session failed")
             finally:
                 self._sessions.pop(session.id, None)
-                if session.ended_by_itself:
+                if session.answered:  # one client's crash keeps no other client's session from being opened
+                    self._backoff.served()
+                elif session.ended_by_itself:
                     self._backoff.ended(anyio.current_time() - started)
+                if session.ended_by_itself:
                     _log.warning("%s: %s; its session is over", self._command.words, child.ending)
 
     async def _reap_idle(self) -> None:

@@ -107,6 +107,21 @@ async def test_a_crash_is_reported_at_once_and_the_process_starts_again(
     assert "last words on stderr" in capfd.readouterr().err
 
 
+async def test_one_clients_crashes_keep_no_other_client_waiting(wrapped: Any, plain_command: Any) -> None:
+    """Back-off is for processes that do not start, not for those that one client has crashed in its own session."""
+    async with wrapped(plain_command("--legacy-only")) as (gateway, url), httpx2.AsyncClient() as http:
+        for number in range(8):
+            opened = await http.post(url, json=INITIALIZE, headers=BOTH)
+            assert opened.status_code == 200, f"session {number} had to wait: {opened.text}"
+            session = {**BOTH, "mcp-session-id": opened.headers["mcp-session-id"]}
+            crash = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "crash"}}
+            assert "error" in (await http.post(url, json=crash, headers=session)).json()
+            with anyio.fail_after(5):
+                while gateway.sessions:
+                    await anyio.sleep(0.01)
+        assert gateway._backoff.remaining == 0
+
+
 async def test_a_dead_session_answers_404_so_that_clients_start_anew(wrapped: Any, plain_command: Any) -> None:
     async with wrapped(plain_command()) as (gateway, url), httpx2.AsyncClient() as http:
         opened = await http.post(url, json=INITIALIZE, headers=BOTH)
