@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS
@@ -17,6 +18,8 @@ from attestable_mcp.mcp import rpc
 
 Look = Callable[[rpc.Message], Awaitable[rpc.Message | None]]
 """Given each message of the server's: the message to send in its place, or None to leave it as it is."""
+WITHHELD: Final[rpc.Message] = {}
+"""What a look gives for a message that does not pass."""
 _END = rb"(?:\r\n|\n|\r(?!\n))"
 _EVENT_END = re.compile(_END + _END)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -27,7 +30,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> bytes:
     """A body that is one message.
 
-    Raises: ConversationError (`garbage`), if strict, where it is none.
+    Raises: ConversationError (`garbage`), if strict, where it is none, and where it is withheld.
     """
     message = rpc.parse(body)
     if not isinstance(message, dict):
@@ -35,6 +38,8 @@ async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> byte
             raise ConversationError("answer: wanted one JSON-RPC message, seen something else", code="garbage")
         return body
     replaced = await look(message)
+    if replaced is WITHHELD:
+        raise ConversationError("answer: it is none to what was asked", code="garbage")
     if strict:
         return _ascii(message if replaced is None else replaced)
     return body if replaced is None else rpc.dump(replaced)
@@ -86,7 +91,7 @@ class EventRewriter:
         kept = [line for line in lines if _is_field(line)] if self._strict else [
             line for line in lines if not line.startswith(b"data")
         ]  # fmt: skip
-        if isinstance(message, dict):
+        if isinstance(message, dict) and replaced is not WITHHELD:
             shown = message if replaced is None else replaced
             kept.append(b"data: " + (_ascii(shown) if self._strict else rpc.dump(shown)))
         elif data and not any(data):

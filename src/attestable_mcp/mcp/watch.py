@@ -20,7 +20,8 @@ import httpx2
 from attestable_mcp.appraise.offer import ManifestPolicy
 from attestable_mcp.errors import AttestationError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp import bridge_headers, rpc
+from attestable_mcp.mcp.awaited import Awaited
 from attestable_mcp.mcp.lister import Reply
 from attestable_mcp.mcp.manifest import (
     BY_METHOD,
@@ -48,6 +49,8 @@ _RECEIPTED = frozenset({"tools/call", "prompts/get", "resources/read"})
 _CHANGED = {f"notifications/{kind.name}/list_changed": kind for kind in BY_METHOD.values()}
 _LIST_SECONDS = 30.0
 _TRIES = 3
+_JSON = "application/json"
+_TYPES = (_JSON, "text/event-stream")
 _ENVELOPE = (rpc.PROTOCOL_VERSION, rpc.CLIENT_CAPABILITIES, rpc.CLIENT_INFO)
 
 
@@ -77,22 +80,24 @@ class Watch(httpx2.AsyncBaseTransport):
         self._ids = itertools.count(1)
         self._locks = {kind: anyio.Lock() for kind in BY_METHOD.values()}
         self._unproven: dict[Kind, Refusal] = {}
+        self._awaited = Awaited(self._noticed)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """As the transport inside, with calls judged before and answers after."""
         request.headers["accept-encoding"] = "identity"
         message = await _message(request)
         if message is None:
-            return await self._passed(request, self._noticed)
+            response = await self._sent(request)
+            return await self._looked(request, response, self._awaited.stream(_session(request, response)))
         method = message["method"]
         if method in BY_METHOD:
-            return await self._passed(request, self._listed(BY_METHOD[method], message), json=True)
+            return await self._passed(request, message, self._listed(BY_METHOD[method], message))
         if method in _GUARDED and (refusal := await self._judge(request, message)) is not None:
             return _answer(request, message["id"], refusal)
         self._ask_for_proof(request, message)
         if method in _RECEIPTED:
             return await self._call(request, message)
-        return await self._passed(request, self._noticed)
+        return await self._passed(request, message, self._noticed)
 
     async def aclose(self) -> None:
         """Close the transport inside, after asking for the tree heads of what was received."""
@@ -136,13 +141,13 @@ class Watch(httpx2.AsyncBaseTransport):
         for _ in range(_TRIES):
             asked = self._asked(message)
             if asked is None:
-                return await self._passed(request, self._noticed)
+                return await self._passed(request, message, self._noticed)
             outgoing = request if asked is message else _with_body(request, asked)
             if self.notary is None:
-                return await self._passed(outgoing, self._noticed)
+                return await self._passed(outgoing, asked, self._noticed)
             response = await self.inner.handle_async_request(outgoing)
             entry = self.notary.entry(asked, response.extensions.get(EXTENSION))
-            response = await self._looked(response, _Held(self, entry, asked).look, json=True)
+            response = await self._answered(outgoing, asked, response, _Held(entry, asked).look)
             if not entry.chain_refused:
                 return response
             await response.aclose()
@@ -165,27 +170,41 @@ class Watch(httpx2.AsyncBaseTransport):
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
-    async def _passed(self, request: httpx2.Request, look: Look, *, json: bool = False) -> httpx2.Response:
+    async def _passed(self, request: httpx2.Request, message: rpc.Message, look: Look) -> httpx2.Response:
+        return await self._answered(request, message, await self._sent(request), look)
+
+    async def _sent(self, request: httpx2.Request) -> httpx2.Response:
         response = await self.inner.handle_async_request(request)
         peer: AttestedPeer | None = response.extensions.get(EXTENSION)
         if peer is not None and (self._peer is None or peer.counter >= self._peer.counter):
             self._peer = peer
-        return await self._looked(response, look, json=json)
+        return response
 
-    async def _looked(self, response: httpx2.Response, look: Look, *, json: bool) -> httpx2.Response:
-        """The response with each event looked at, and with `json` a plain answer too.
+    async def _answered(
+        self, request: httpx2.Request, message: rpc.Message, response: httpx2.Response, look: Look
+    ) -> httpx2.Response:
+        """The response, in which `look` sees the answer to this message; other answers are led to their own looks."""
+        streamed = self._awaited.answer(_session(request, response), message["id"], look)
+        return await self._looked(request, response, streamed)
 
-        Raises: ConversationError for an answer that cannot be read.
+    async def _looked(self, request: httpx2.Request, response: httpx2.Response, look: Look) -> httpx2.Response:
+        """The response with each event looked at, and the plain answer to a POST.
+
+        Raises: ConversationError for an answer that cannot be read, or that clients read and we do not.
         """
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "text/event-stream" and (not json or kind != "application/json"):
+        said = response.headers.get("content-type", "").lower()
+        kind = said.partition(";")[0].strip()
+        if kind not in _TYPES and said.lstrip().startswith(_TYPES):
+            await response.aclose()
+            raise ConversationError(f"answer: wanted {' or '.join(_TYPES)}, seen {said[:60]!r}", code="garbage")
+        if kind not in _TYPES or (kind == _JSON and request.method != "POST"):
             return response
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.aclose()
             raise ConversationError("answer: compressed, although nobody asked for that", code="garbage")
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)
-        if kind != "application/json":
+        if kind != _JSON:
             return _replaced(response, _Events(stream, look), None)
         try:
             body = await rewrite_json(await _whole(stream), look, strict=response.status_code == 200)
@@ -208,11 +227,8 @@ class Watch(httpx2.AsyncBaseTransport):
         first = "cursor" not in rpc.params(asked)
 
         async def look(message: rpc.Message) -> rpc.Message | None:
-            await self._noticed(message)
             result = message.get("result")
-            if not rpc.is_response(message) or not isinstance(result, dict):
-                return None
-            return await self._compared(kind, message, result, first=first)
+            return await self._compared(kind, message, result, first=first) if isinstance(result, dict) else None
 
         return look
 
@@ -278,7 +294,7 @@ class Watch(httpx2.AsyncBaseTransport):
         with anyio.fail_after(_LIST_SECONDS):
             for _ in range(LIMITS.manifest_pages):
                 asked = _question(kind, message, cursor, next(self._ids))
-                response = await self._passed(_with_body(request, asked), self._listed(kind, asked), json=True)
+                response = await self._passed(_with_body(request, asked), asked, self._listed(kind, asked))
                 result = ((await _reply(response)).message(asked["id"]) or {}).get("result")
                 cursor = result.get("nextCursor") if isinstance(result, dict) else None
                 if not isinstance(cursor, str):
@@ -289,15 +305,11 @@ class Watch(httpx2.AsyncBaseTransport):
 class _Held:
     """The answer to a call whose receipt is wanted."""
 
-    def __init__(self, watch: Watch, entry: Any, asked: rpc.Message) -> None:
-        self._watch = watch
+    def __init__(self, entry: Any, asked: rpc.Message) -> None:
         self._entry = entry
         self._id = asked["id"]
 
     async def look(self, message: rpc.Message) -> rpc.Message | None:
-        await self._watch._noticed(message)
-        if not rpc.is_response(message) or message.get("id") != self._id:
-            return None
         try:
             await self._entry.take(message)
         except AttestationError as error:
@@ -340,6 +352,11 @@ async def _message(request: httpx2.Request) -> rpc.Message | None:
         code="garbage",
         hint="nothing was sent; send each call by itself",
     )
+
+
+def _session(request: httpx2.Request, response: httpx2.Response) -> str:
+    """The session that a request belongs to, or that its answer opens; empty in the stateless era."""
+    return request.headers.get(bridge_headers.SESSION) or response.headers.get(bridge_headers.SESSION) or ""
 
 
 def _with_body(request: httpx2.Request, message: rpc.Message) -> httpx2.Request:
