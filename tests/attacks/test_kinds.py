@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.attest.ccel import log_endorsements
+from attestable_mcp.attest.eventlogs import log_endorsements
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import AttestationResult, Endorsements, Evidence, EvidenceKind, Tee, Verdict
 from attestable_mcp.simulator import amd, azure, tpm

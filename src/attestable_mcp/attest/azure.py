@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from attestable_mcp.attest.base import demand_carries
-from attestable_mcp.attest.tpm import EVENT_LOG, TpmAttester
+from attestable_mcp.attest.tpm import EVENT_LOG, PCRS, TpmAttester
 from attestable_mcp.attest.tpm_commands import Tpm
 from attestable_mcp.attest.tpm_key import KeyPlace
 from attestable_mcp.attest.tpm_link import DEVICE, Link, open_link
@@ -54,6 +54,7 @@ class AzureAttester:
         where: str = str(DEVICE),
         *,
         metadata: tuple[str, int] = _METADATA,
+        pcrs: Iterable[int] = PCRS,
         event_log: Path | None = EVENT_LOG,
         connect: Callable[[str], Link] = open_link,
         clock: Callable[[], float] = time.monotonic,
@@ -64,7 +65,7 @@ class AzureAttester:
         self._asked: float | None = None
         self._chain: tuple[bytes, ...] = ()
         self._hcl = _read_report(where, connect)
-        self._tpm = TpmAttester(where, key=AK, event_log=event_log, connect=connect)
+        self._tpm = TpmAttester(where, key=AK, pcrs=pcrs, event_log=event_log, connect=connect)
         report = read_hcl(self._hcl)
         if report.ak != self._tpm.ak:
             raise AttesterError(f"{where}: the HCL report names another key than handle {AK.handle:08x} holds")

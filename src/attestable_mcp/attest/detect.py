@@ -1,13 +1,14 @@
 """Which attester to use: by name, or by what this machine has. Nothing here ever falls back to a simulated one.
 
 A name may say where the device lies, after a colon: `tpm:/run/swtpm.sock`, `dstack:/var/run/dstack.sock`; for
-`simulated` it says which kind of TEE to play: `simulated:sev-snp`.
+`simulated` it says which kind of TEE to play: `simulated:sev-snp`. Options of a TPM follow after commas:
+`tpm,pcrs=0-9+14`, `tpm:/run/swtpm.sock,log=/var/lib/boot.log`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attestable_mcp.attest import azure, dstack, gramine, nitro, tpm, tsm
@@ -23,12 +24,21 @@ Measured = Measurement | bytes | Callable[[], Measurement]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One kind of attestation device: `name` chooses it, `place` is where it lies unless somebody says otherwise."""
+    """One kind of attestation device: `name` chooses it, `place` is where it lies unless somebody says otherwise.
+
+    `options` are the words that it takes after its place, `given` those that somebody gave with their values.
+    """
 
     name: str
     about: str
     place: str
-    open: Callable[[str], Attester]
+    open: Callable[..., Attester]
+    options: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    def opened(self) -> Attester:
+        """The attester. Raises: AttesterError; ConfigurationError for the value of an option."""
+        return self.open(self.place, **self.given)
 
 
 DEVICES = (
@@ -60,9 +70,16 @@ DEVICES = (
         name="azure",
         about="Azure confidential VM, through its vTPM",
         place=str(TPM_DEVICE),
-        open=lambda place: azure.AzureAttester(place),
+        open=lambda place, **given: azure.AzureAttester(place, **tpm.settings(place, **given)),
+        options=tpm.OPTIONS,
     ),
-    Device(name="tpm", about="TPM 2.0", place=str(TPM_DEVICE), open=lambda place: tpm.TpmAttester(place)),
+    Device(
+        name="tpm",
+        about="TPM 2.0",
+        place=str(TPM_DEVICE),
+        open=lambda place, **given: tpm.TpmAttester(place, **tpm.settings(place, **given)),
+        options=tpm.OPTIONS,
+    ),
 )
 """In the order in which `auto` looks: enclaves before VMs, the TPM last, which hides nothing from its operator."""
 CHOICES = ("auto", "simulated", *(device.name for device in DEVICES))
@@ -81,23 +98,38 @@ def choose(name: str, *, measured: Measured | None = None, devices: tuple[Device
     if kind == "simulated":
         return _simulated(measured, detail or Tee.SGX)
     device = named(name, devices)
-    return device.open(device.place)
+    return device.opened()
 
 
 def named(name: str, devices: tuple[Device, ...] = DEVICES) -> Device:
     """The device of this name, at its usual place or at the one after the colon.
 
     Raises:
-        ConfigurationError: There is no such name.
+        ConfigurationError: There is no such name, or it takes no such option.
     """
-    kind, _, detail = name.partition(":")
+    word, *options = name.split(",")
+    kind, _, detail = word.partition(":")
     for device in devices:
         if device.name == kind:
-            return replace(device, place=detail or device.place)
+            return replace(device, place=detail or device.place, given=_given(device, options))
     raise ConfigurationError(
         f"attester: wanted one of {', '.join(CHOICES)}, seen {name!r:.80}",
         hint='TDX and SEV-SNP are called "tsm"; "attestable-mcp doctor" says what this machine has',
     )
+
+
+def _given(device: Device, options: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in device.options or name in found or not value:
+            wanted = ", ".join(f"{each}=VALUE" for each in device.options) or "none"
+            raise ConfigurationError(
+                f"attester {device.name}: wanted of options {wanted}, each once, seen {option!r:.80}",
+                hint="such as tpm,pcrs=0-9+14",
+            )
+        found[name] = value
+    return found
 
 
 def _simulated(measured: Measured | None, tee: str) -> SimulatedAttester:
@@ -114,7 +146,7 @@ def _detected(devices: tuple[Device, ...]) -> Attester:
     reasons = []
     for device in devices:
         try:
-            return device.open(device.place)
+            return device.opened()
         except AttesterAbsent as error:
             reasons.append(f"{device.name} ({error.message})")
     raise AttesterAbsent(
@@ -144,6 +176,6 @@ def survey(devices: tuple[Device, ...] = DEVICES) -> Iterator[Found]:
     """Every device of this machine, opened. No evidence is made."""
     for device in devices:
         try:
-            yield Found(device=device, attester=device.open(device.place))
+            yield Found(device=device, attester=device.opened())
         except AttesterError as error:
             yield Found(device=device, error=error)

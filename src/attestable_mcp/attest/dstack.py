@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attestable_mcp.attest.base import demand_carries, demand_report_data
-from attestable_mcp.attest.ccel import LOG_MOST, log_endorsements
+from attestable_mcp.attest.eventlogs import LOG_MOST, log_endorsements
 from attestable_mcp.attest.unix_http import request_json, unix
 from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError
 from attestable_mcp.limits import LIMITS

@@ -7,33 +7,78 @@ We speak the TPM's own command protocol (`tpm_commands`), for reasons that docs/
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attestable_mcp.attest.base import demand_report_data
+from attestable_mcp.attest.eventlogs import travels
 from attestable_mcp.attest.tpm_commands import Quoted, Tpm, TpmRefused
 from attestable_mcp.attest.tpm_key import KeyPlace, find_key, read_certificate, spki
 from attestable_mcp.attest.tpm_link import DEVICE, Link, open_link
-from attestable_mcp.errors import AttesterError, EvidenceError
+from attestable_mcp.errors import AttesterError, ConfigurationError, EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind, Tee, carried
-from attestable_mcp.wire.tpm import TpmEvidence, pcr_concatenation, read_quote, read_signature, write_evidence
+from attestable_mcp.wire.tpm import (
+    RESETTABLE,
+    TpmEvidence,
+    pcr_concatenation,
+    read_quote,
+    read_signature,
+    write_evidence,
+)
 
 EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 PCRS = tuple(range(16))
 """Firmware, boot loader and operating system: all that only a reboot resets."""
+OPTIONS = ("pcrs", "log")
+"""What may be set by a word on the command line: see `settings`."""
 _BANKS = ("sha256", "sha384", "sha512")
 _ATTEMPTS = 4
-_LOG_MOST = LIMITS.evidence // 2
-"""A longer event log leaves too little room for the rest of the evidence, and is left out."""
+
+
+def event_log_of(where: str) -> Path | None:
+    """The firmware's event log of the TPM at this place; None for a socket, which is no TPM of this machine's firmware.
+
+    The kernel shows the log of `/dev/tpmrmN` under `tpmN`.
+    """
+    device = re.fullmatch(r"tpmrm(\d+)", Path(where).name)
+    return EVENT_LOG.parent.parent / f"tpm{device[1]}" / EVENT_LOG.name if device else None
+
+
+def settings(where: str, *, pcrs: str = "", log: str = "") -> dict[str, Any]:
+    """Words as options of a TPM's attester: `pcrs` such as `0-9+14`, `log` the path of its event log, or `none`.
+
+    Raises:
+        ConfigurationError: numbers that are none, or of PCRs that prove nothing alone; a log that cannot be read.
+    """
+    path = Path(log) if log not in ("", "none") else None if log else event_log_of(where)
+    if log not in ("", "none") and not os.access(log, os.R_OK):
+        raise ConfigurationError(f"attester tpm: log: {log} cannot be read", hint="it is root's; log=none sends none")
+    return {"event_log": path} | ({"pcrs": _selection(pcrs)} if pcrs else {})
+
+
+def _selection(words: str) -> tuple[int, ...]:
+    found: set[int] = set()
+    for word in words.split("+"):
+        ends = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", word, re.ASCII)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not first <= last < 24:
+            raise ConfigurationError(f"attester tpm: pcrs: wanted 0 to 23, such as 0-9+14, seen {words!r:.80}")
+        found.update(range(first, last + 1))
+    if found <= set(RESETTABLE):
+        raise ConfigurationError("attester tpm: pcrs 16 and 23 can be reset by anybody: alone they prove nothing")
+    return tuple(sorted(found))
 
 
 class TpmAttester:
     """The TPM of this machine, or swtpm. Safe to share between threads; one quote at a time.
 
     `where` is a device, a socket's path or HOST:PORT; `key` and `pcrs` override what is found and usual;
-    `event_log` is read at each quote, and left out where it cannot be read or is too long (`_LOG_MOST`).
+    `event_log` is read at each quote, and left out where it cannot be read, or no verifier would take it.
 
     Raises:
         AttesterError: there is no TPM, it has no SHA-2 bank, or it does not hand out a key.
@@ -94,7 +139,7 @@ class TpmAttester:
                     return self._evidence(quoted, values)
         raise AttesterError(
             f"{self._where}: PCRs changed between reading and quoting, {_ATTEMPTS} times",
-            hint="something extends them all the time (IMA?): TpmAttester(pcrs=...) can leave that PCR out",
+            hint="something extends them all the time (IMA extends PCR 10): leave it out with --attester tpm,pcrs=0-9",
         )
 
     def endorsements(self) -> Endorsements:
@@ -153,12 +198,12 @@ def _choose_bank(banks: Mapping[str, tuple[int, ...]], pcrs: Iterable[int], wher
 
 
 def _read_log(path: Path | None) -> bytes:
-    """The firmware's event log, if it is there, readable and short enough: a quote proves the PCRs without it."""
+    """The firmware's event log, if it is there, readable and fit to travel: a quote proves the PCRs without it."""
     if path is None:
         return b""
     try:
         with path.open("rb") as file:
-            log = file.read(_LOG_MOST + 1)
+            log = file.read(LIMITS.endorsement + 1)
     except OSError:
         return b""
-    return log if len(log) <= _LOG_MOST else b""
+    return log if log and travels(log) else b""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attestable_mcp.attest.base import demand_carries, demand_report_data
-from attestable_mcp.attest.ccel import TABLES, log_endorsements, read_ccel
+from attestable_mcp.attest.eventlogs import TABLES, log_endorsements, read_ccel
 from attestable_mcp.attest.gramine import FileDevice
 from attestable_mcp.attest.pace import Pace
 from attestable_mcp.errors import AttesterAbsent, AttesterError, EvidenceError

@@ -195,7 +195,8 @@ def _next(lines: list[Line], advice: list[str]) -> Iterator[str]:
 def _serve(lines: list[Line], best: Line) -> str:
     """How to serve with the first that is ready: `auto` looks neither past a faulty device nor at other places."""
     own = next(device for device in DEVICES if device.name == best.device.name)
-    name = own.name if best.device.place == own.place else f"{own.name}:{best.device.place}"
+    place = "" if best.device.place == own.place else f":{best.device.place}"
+    name = ",".join((own.name + place, *(f"{word}={value}" for word, value in best.device.given.items())))
     first = next(line for line in lines if line.state != "absent")
     if first.state == "faulty":
         return text.behind_faulty(name, first.device.name)

@@ -89,7 +89,7 @@ HELP_ALLOW_ENV = "start although this variable, such as LD_PRELOAD, loads code i
 HELP_LISTEN = "address to listen on (default: 127.0.0.1:0, a free port)"
 HELP_ATTESTER = (
     "auto, sgx, nitro, dstack, tsm (TDX, SEV-SNP), azure, tpm or simulated; NAME:PLACE says where its device is, "
-    "simulated:TEE which kind to play (default: auto, which never picks simulated)"
+    "simulated:TEE which kind to play, tpm,pcrs=0-9+14 which PCRs to quote (default: auto, which never picks simulated)"
 )
 HELP_STAPLE = (
     "file or folder of collateral that the certificate carries, so that clients need not fetch it: a TPM key's "

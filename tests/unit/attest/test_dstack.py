@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from attestable_mcp.attest import unix_http
-from attestable_mcp.attest.ccel import LOG_MOST
 from attestable_mcp.attest.dstack import DstackAttester
+from attestable_mcp.attest.eventlogs import LOG_MOST
 from attestable_mcp.errors import AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -21,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from attestable_mcp.attest import tpm_link
-from attestable_mcp.attest.tpm import TpmAttester
+from attestable_mcp.attest.detect import choose
+from attestable_mcp.attest.tpm import TpmAttester, event_log_of
 from attestable_mcp.attest.tpm_commands import (
     RH_ENDORSEMENT,
     RH_OWNER,
@@ -34,8 +36,8 @@ from attestable_mcp.attest.tpm_commands import (
 from attestable_mcp.attest.tpm_key import AZURE, GCE_ECC, OWN, KeyPlace, own_template, spki
 from attestable_mcp.attest.tpm_link import DeviceLink, Link, SocketLink, open_link
 from attestable_mcp.errors import AttesterError, ConfigurationError
-from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind, Tee, Verified
+from attestable_mcp.simulator.eventlog import SEPARATOR, Event, write_log
 from attestable_mcp.verify import tpm as verify_tpm
 from attestable_mcp.verify.anchors import TrustAnchor, TrustAnchors
 from attestable_mcp.verify.memory import Memory
@@ -210,15 +212,74 @@ def test_a_hierarchy_with_a_password_is_named_with_what_to_do(swtpm: Start) -> N
     assert "name its handle" in caught.value.hint
 
 
-def test_the_event_log_travels_where_it_is_readable_and_short(swtpm: Start, tmp_path: Path) -> None:
+def test_the_event_log_travels_where_verifiers_would_take_it(
+    swtpm: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     where, log = swtpm(), tmp_path / "log"
-    log.write_bytes(b"log")
+    good = write_log((Event(pcr=0, data=b"firmware"),), "sha256")
+    log.write_bytes(good)
     attester = TpmAttester(where, event_log=log)
-    assert read_evidence(attester.attest(bytes(64)).body).event_log == b"log"
-    log.write_bytes(bytes(LIMITS.evidence // 2 + 1))
-    assert read_evidence(attester.attest(bytes(64)).body).event_log == b""
+    assert read_evidence(attester.attest(bytes(64)).body).event_log == good
+    lie = Event(pcr=0, data=b"\0\0\0\0", kind=SEPARATOR, digest_of=b"another")
+    long = tuple(Event(pcr=0, data=bytes(1000)) for _ in range(100))
+    for events, reason in (((lie,), "not the hash of"), ((Event(pcr=24, data=b"x"),), "PCR 24"), (long, "at most")):
+        log.write_bytes(write_log(events, "sha256"))
+        caplog.clear()
+        assert read_evidence(attester.attest(bytes(64)).body).event_log == b""
+        assert reason in caplog.text
     log.unlink()
     assert read_evidence(attester.attest(bytes(64)).body).event_log == b""
+
+
+def test_the_log_is_that_of_the_same_tpm() -> None:
+    """A socket's TPM is none of this machine's firmware: its log would be noise beside the quote."""
+    assert event_log_of("/dev/tpmrm0") == Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+    assert event_log_of("/dev/tpmrm1") == Path("/sys/kernel/security/tpm1/binary_bios_measurements")
+    for other in ("/run/swtpm.sock", "127.0.0.1:2321", "/dev/tpm0"):
+        assert event_log_of(other) is None
+
+
+def test_chosen_pcrs_are_quoted_and_the_log_explains_them(
+    swtpm: Start, extend: Callable[[str, int, bytes], None], tmp_path: Path
+) -> None:
+    where, log = swtpm(), tmp_path / "boot.log"
+    extend(where, 4, b"loader")
+    extend(where, 10, b"IMA")
+    log.write_bytes(write_log((Event(pcr=4, data=b"loader"),), "sha256"))
+    attester = choose(f"tpm:{where},pcrs=0-9+14,log={log}")
+    assert isinstance(attester, TpmAttester)
+    verified = check(attester, bytes(64), pinned(attester), Endorsements())
+    quoted = sorted(read_evidence(attester.attest(bytes(64)).body).pcrs["sha256"])
+    assert quoted == [*range(10), 14]
+    assert verified.claims.values["event_log_explains"] == "all"
+    assert "pcr10" not in verified.claims.values
+    everything = check(choose(f"tpm:{where},log={log}"), bytes(64), pinned(attester), Endorsements())
+    assert everything.claims.values["event_log_explains"] == "not sha256 PCR 10"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("pcrs=24", "wanted 0 to 23"),
+        ("pcrs=9-0", "wanted 0 to 23"),
+        ("pcrs=0,1", "wanted of options pcrs=VALUE, log=VALUE, each once, seen '1'"),
+        ("pcrs=x", "wanted 0 to 23"),
+        ("pcrs=٣", "wanted 0 to 23"),
+        ("pcrs=16+23", "can be reset by anybody"),
+        ("pcrs=", "each once, seen 'pcrs='"),
+        ("pcrs=0,pcrs=1", "each once, seen 'pcrs=1'"),
+        ("bank=sha1", "each once, seen 'bank=sha1'"),
+        ("log=/nonexistent/log", "cannot be read"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        choose(f"tpm:/nonexistent/tpm,{options}")
+
+
+def test_devices_without_options_take_none() -> None:
+    with pytest.raises(ConfigurationError, match="attester sgx: wanted of options none"):
+        choose("sgx,pcrs=0")
 
 
 class Meddler:

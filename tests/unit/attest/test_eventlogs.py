@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.attest.ccel import LOG_MOST, read_ccel
+from attestable_mcp.attest.eventlogs import LOG_MOST, read_ccel
 from attestable_mcp.rats import AttestationResult, Endorsements, Evidence, EvidenceKind, Tee
 from attestable_mcp.simulator.eventlog import NO_ACTION, Event, ccel_table, rtmrs, secure_boot, write_log
 from attestable_mcp.simulator.intel import well_known
@@ -131,7 +131,7 @@ class Guest:
 
 
 def logged(events: tuple[Event, ...] = BOOT) -> Endorsements:
-    from attestable_mcp.attest.ccel import log_endorsements
+    from attestable_mcp.attest.eventlogs import log_endorsements
 
     return log_endorsements(write_log(events, "sha384"), "test")
 

@@ -1,27 +1,28 @@
-"""The event log that a TDX guest's firmware leaves for its system: the ACPI table CCEL, and the area that it names.
+"""Event logs that firmware leaves for its system, as they go along with evidence.
 
-The kernel shows both to root: the table says for which kind of TEE the log is, the area holds the log and, after it,
-filler. Source: ACPI 6.5 §5.2.34 (CCEL); UEFI 2.10 §38.4 (the log). The log is hearsay: it travels beside a quote, and
-whoever verifies replays it against the registers that the quote signs.
+They are hearsay: a log explains the registers that a quote signs, or it does not. One that contradicts itself gets the
+whole evidence refused, so it is better kept here. A TDX guest's lies in the area that the ACPI table CCEL names, with
+filler after it: ACPI 6.5 §5.2.34; UEFI 2.10 §38.4.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 from attestable_mcp.errors import EvidenceError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import DocumentKind, Endorsements, SignedDocument
-from attestable_mcp.wire.eventlog import content_faults, read_log, replay_rtmrs, without_filler
+from attestable_mcp.wire.eventlog import content_faults, read_log, replay_pcrs, replay_rtmrs, without_filler
 
 TABLES = Path("/sys/firmware/acpi/tables")
 _TABLE = struct.Struct("<4sI28xBBHQQ")
 """Signature and length, the rest of the header, type and subtype of the TEE, reserved; size and address of the area."""
 _TDX = 2
 LOG_MOST = LIMITS.evidence // 2
-"""A longer log leaves too little room in a certificate, and is left out."""
+"""A longer log leaves too little room for the rest of the evidence, and is left out."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,19 +38,34 @@ def read_ccel(tables: Path = TABLES) -> bytes:
     except OSError as error:
         _log.warning("event log not sent: %s: %s (it is root's)", error.filename, error.strerror)
         return b""
-    if not _is_of_tdx(table, len(area)):
-        return b""
-    fault = ""
+    return _ccel(area) if _is_of_tdx(table, len(area)) else b""
+
+
+def _ccel(area: bytes) -> bytes:
     try:
         log = without_filler(area)
-        fault = next(iter(content_faults(read_log(log))), "")
         replay_rtmrs(read_log(log))
     except EvidenceError as error:
-        fault = error.message
-    if fault or len(log) > LOG_MOST:
-        _log.warning("event log not sent: %s", fault or f"{len(log)} bytes, at most {LOG_MOST} travel")
+        _log.warning("event log not sent: %s", error.message)
         return b""
-    return log
+    return log if travels(log) else b""
+
+
+@lru_cache(maxsize=4)
+def travels(log: bytes) -> bool:
+    """Is this a TCG log or a CCEL that a verifier would take, and short enough? Why not, goes to our own log, once."""
+    try:
+        parsed = read_log(log)
+        fault = next(iter(content_faults(parsed)), "")
+        for bank in parsed.banks:
+            replay_pcrs(parsed, bank)
+    except EvidenceError as error:
+        fault = error.message
+    if not fault and len(log) > LOG_MOST:
+        fault = f"{len(log)} bytes, at most {LOG_MOST} travel"
+    if fault:
+        _log.warning("event log not sent: %s", fault)
+    return not fault
 
 
 def log_endorsements(log: bytes, source: str) -> Endorsements:
