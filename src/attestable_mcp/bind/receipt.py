@@ -49,7 +49,6 @@ _SIGNATURE: Final = b"\x58\x40"
 _TAIL: Final = 2 + SIGNATURE_SIZE
 _SIGNED: Final = SIG_STRUCTURE + _PROTECTED + b"\x40"
 """The `Sig_structure` with empty external data, up to the payload."""
-_NAME_MAX: Final = 1024
 _U64: Final = 1 << 64
 RECEIPT_KEY: Final = "dev.attestable-mcp/receipt"
 """Where a result's `_meta` carries its receipt (base64url without padding)."""
@@ -98,8 +97,11 @@ class Receipt:
 
     def payload(self) -> bytes:
         """Deterministic CBOR."""
-        values = {name: getattr(self, name) for name in receipt_form.KEYS}
-        return receipt_form.write({"kind": "receipt", "version": VERSION, **values})
+        return receipt_form.write(
+            chain=self.chain, counter=self.counter, previous=self.previous, time=self.time, method=self.method,
+            name=self.name, request=self.request, result=self.result, item=self.item, manifest=self.manifest,
+            transcript=self.transcript,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +135,12 @@ def receipt_hash(message: bytes) -> bytes:
 
 def sign(statement: Receipt | Head, key: BindingKey) -> bytes:
     """The COSE_Sign1 message."""
-    payload = receipt_form.write_scalar(statement.payload())
-    return _HEAD + payload + _SIGNATURE + key.sign_receipt(_SIGNED + payload)
+    return _signed(statement.payload(), key)
+
+
+def _signed(payload: bytes, key: BindingKey) -> bytes:
+    wrapped = receipt_form.wrap(payload)
+    return _HEAD + wrapped + _SIGNATURE + key.sign_receipt(_SIGNED + wrapped)
 
 
 def read(message: bytes) -> Receipt | Head:
@@ -156,7 +162,9 @@ def _payload(message: bytes) -> bytes:
 
 
 def _statement(payload: bytes) -> Receipt | Head:
-    fields = receipt_form.read(payload) or _map(payload)
+    if (values := receipt_form.read(payload)) is not None:
+        return Receipt(**values)
+    fields = _map(payload)
     if not isinstance(fields, dict) or fields.get("version") != VERSION or isinstance(fields["version"], bool):
         raise _malformed(f"wanted version {VERSION}")
     match fields.get("kind"):
@@ -183,7 +191,7 @@ def _fields(fields: Mapping[Any, Any], names: tuple[str, ...]) -> dict[str, Any]
         if name in _SIZES:
             good = isinstance(value, bytes) and len(value) in _SIZES[name]
         elif name in ("method", "name"):
-            good = isinstance(value, str) and len(value) <= _NAME_MAX
+            good = isinstance(value, str) and len(value) <= receipt_form.NAME_MAX
         else:
             good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _U64
         if not good:
@@ -283,20 +291,12 @@ class Ledger:
         found = self._chains.get(chain)
         if found is None:
             raise UnknownChain
-        receipt = Receipt(
-            chain=chain,
-            counter=found.tree.size,
-            previous=found.previous,
-            time=self._clock(),
-            method=method,
-            name=name[:_NAME_MAX],
-            request=request,
-            result=result,
-            item=item,
-            manifest=manifest,
+        payload = receipt_form.write(
+            chain=chain, counter=found.tree.size, previous=found.previous, time=self._clock(), method=method,
+            name=name[: receipt_form.NAME_MAX], request=request, result=result, item=item, manifest=manifest,
             transcript=transcript,
-        )
-        message = sign(receipt, self._key)
+        )  # fmt: skip
+        message = _signed(payload, self._key)
         found.previous = receipt_hash(message)
         found.tree.push(found.previous)
         return message

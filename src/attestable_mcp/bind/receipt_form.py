@@ -1,77 +1,139 @@
 """The one form in which receipts are written, quickly: a flat CBOR map whose keys are known and stand in their order.
 
 Each call pays for one receipt written and one read, so neither goes through the general codec. It stays the measure:
-what is not written in exactly this form is left to it, and a property test holds both to the same values.
+what is not written in exactly this form is left to it, and property tests hold both to the same bytes and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import re
+from typing import Final, TypedDict, Unpack
 
 from attestable_mcp.wire import cbor
 
-Scalar = int | bytes | str
-KEYS: Final = (
-    "chain", "counter", "previous", "time", "method", "name", "request", "result", "item", "manifest", "transcript",
-)  # fmt: skip
-"""What a receipt says, beside its kind and version."""
-_WRITTEN: Final = tuple(sorted((cbor.encode(key), key) for key in (*KEYS, "kind", "version")))
-_MAP: Final = bytes((0xA0 | len(_WRITTEN),))
+
+class Values(TypedDict):
+    """What a receipt says, beside its kind and version."""
+
+    chain: bytes
+    counter: int
+    previous: bytes
+    time: int
+    method: str
+    name: str
+    request: bytes
+    result: bytes
+    item: bytes
+    manifest: bytes
+    transcript: bytes
+
+
+KEYS: Final = tuple(Values.__annotations__)
+NAME_MAX: Final = 1024
+"""Characters of a method or name."""
 _BYTES: Final = tuple(cbor.encode(bytes(size))[: 1 if size < 24 else 2] for size in range(256))
 """Heads of byte strings by their length."""
-_SMALLEST: Final = {24: 24, 25: 0x100, 26: 0x10000, 27: 0x100000000}
+_TEXT: Final = tuple(cbor.encode("a" * size)[: 1 if size < 24 else 2] for size in range(256))
+"""Heads of texts by their length in bytes."""
+_SMALLEST: Final = {2: 24, 3: 0x100, 5: 0x10000, 9: 0x100000000}
+"""The least number or length whose head has so many bytes (RFC 8949 section 4.2.1)."""
+_NUMBER: Final = rb"([\x00-\x17]|\x18.|\x19.{2}|\x1a.{4}|\x1b.{8})"
+_DIGEST: Final = rb"\x58\x20(.{32})"
+_MAYBE: Final = rb"(?:\x40|" + _DIGEST + rb")"
+# The map from one text, whose length only its head knows, to the next. Each part has one way to match.
+_TO_NAME: Final = re.compile(rb"\xad\x64item" + _MAYBE + rb"\x64kind\x67receipt\x64name", re.DOTALL)
+_TO_METHOD: Final = re.compile(rb"\x64time" + _NUMBER + rb"\x65chain\x50(.{16})\x66method", re.DOTALL)
+_TO_END: Final = re.compile(
+    rb"\x66result" + _DIGEST + rb"\x67counter" + _NUMBER + rb"\x67request" + _DIGEST + rb"\x67version\x01"
+    rb"\x68manifest(?:\x40|\x58(?:\x20(.{32})|\x30(.{48})|\x40(.{64})))\x68previous" + _MAYBE
+    + rb"\x6atranscript\x58\x40(.{64})",
+    re.DOTALL,
+)  # fmt: skip
 
 
-def write(values: Mapping[str, Scalar]) -> bytes:
-    """Deterministic CBOR (RFC 8949 section 4.2.1) of a map with exactly the keys of a receipt."""
-    parts = [_MAP]
-    for encoded, key in _WRITTEN:
-        parts += (encoded, write_scalar(values[key]))
-    return b"".join(parts)
+def write(**values: Unpack[Values]) -> bytes:
+    """Deterministic CBOR (RFC 8949 section 4.2.1) of a receipt; byte strings have at most 255 bytes."""
+    item, chain, result, request = values["item"], values["chain"], values["result"], values["request"]
+    manifest, previous, transcript = values["manifest"], values["previous"], values["transcript"]
+    return b"".join((
+        b"\xad\x64item", _BYTES[len(item)], item, b"\x64kind\x67receipt\x64name", _written(values["name"]),
+        b"\x64time", _number(values["time"]), b"\x65chain", _BYTES[len(chain)], chain,
+        b"\x66method", _written(values["method"]), b"\x66result", _BYTES[len(result)], result,
+        b"\x67counter", _number(values["counter"]), b"\x67request", _BYTES[len(request)], request,
+        b"\x67version\x01\x68manifest", _BYTES[len(manifest)], manifest,
+        b"\x68previous", _BYTES[len(previous)], previous, b"\x6atranscript", _BYTES[len(transcript)], transcript,
+    ))  # fmt: skip
 
 
-def write_scalar(value: Scalar) -> bytes:
-    """One value; short byte strings without detour."""
-    if type(value) is bytes and len(value) < len(_BYTES):
-        return _BYTES[len(value)] + value
-    return cbor.encode(value)
+def _written(text: str) -> bytes:
+    data = text.encode()
+    return _TEXT[len(data)] + data if len(data) < len(_TEXT) else cbor.encode(text)
 
 
-def read(wrapped: bytes) -> dict[cbor.Key, cbor.Value] | None:
-    """The map within a byte string, where both are written as `write` writes them; None for anything else."""
+def _number(value: int) -> bytes:
+    return b"\x1b" + value.to_bytes(8, "big") if 0xFFFFFFFF < value < 1 << 64 else cbor.encode(value)
+
+
+def wrap(payload: bytes) -> bytes:
+    """As a byte string."""
+    size = len(payload)
+    return b"\x59" + size.to_bytes(2, "big") + payload if 0xFF < size < 0x10000 else cbor.encode(payload)
+
+
+def read(wrapped: bytes) -> Values | None:
+    """A receipt within a byte string, where both are written as above and each part has its size; None otherwise."""
     try:
-        payload, end = _scalar(wrapped, 0)
-        if end != len(wrapped) or not isinstance(payload, bytes) or payload[:1] != _MAP:
-            return None
-        found: dict[cbor.Key, cbor.Value] = {}
-        at = 1
-        for encoded, key in _WRITTEN:
-            if not payload.startswith(encoded, at):
-                return None
-            found[key], at = _scalar(payload, at + len(encoded))
+        begin, end = _span(wrapped, 0, 2)
+        return _read(wrapped, begin) if end == len(wrapped) else None
     except (IndexError, ValueError):
         return None
-    return found if at == len(payload) else None
 
 
-def _scalar(data: bytes, at: int) -> tuple[Scalar, int]:
-    """The number, byte string or text at `at`, and where it ends.
+def _read(data: bytes, begin: int) -> Values | None:
+    if (first := _TO_NAME.match(data, begin)) is None:
+        return None
+    at, end = _span(data, first.end(), 3)
+    name = data[at:end].decode()
+    if (second := _TO_METHOD.match(data, end)) is None:
+        return None
+    at, end = _span(data, second.end(), 3)
+    method = data[at:end].decode()
+    third = _TO_END.fullmatch(data, end)
+    if third is None or len(name) > NAME_MAX or len(method) > NAME_MAX:
+        return None
+    time, chain = second.groups()
+    result, counter, request, short, middle, long, previous, transcript = third.groups(b"")
+    manifest = short or middle or long
+    return {
+        "chain": chain, "counter": _value(counter), "previous": previous, "time": _value(time), "method": method,
+        "name": name, "request": request, "result": result, "item": first[1] or b"", "manifest": manifest,
+        "transcript": transcript,
+    }  # fmt: skip
 
-    Raises: ValueError, IndexError: it is something else, cut short, or not in its shortest form.
+
+def _span(data: bytes, at: int, major: int) -> tuple[int, int]:
+    """Where the bytes or the text at `at` begin and end.
+
+    Raises: ValueError, IndexError: it is something else, cut short, longer than any receipt, or its head is.
     """
-    major, argument = data[at] >> 5, data[at] & 0x1F
+    head, size = data[at] >> 5, data[at] & 0x1F
     at += 1
-    if argument > 23:
-        end = at + (1 << argument - 24)
-        smallest = _SMALLEST.get(argument)
-        argument = int.from_bytes(data[at:end], "big")
-        if smallest is None or argument < smallest or end > len(data):
+    if size > 23:
+        width = size - 23
+        size = int.from_bytes(data[at : at + width], "big")
+        if width > 2 or size < _SMALLEST[1 + width]:
             raise ValueError
-        at = end
-    if major == 0:
-        return argument, at
-    end = at + argument
-    if major not in (2, 3) or end > len(data):
+        at += width
+    if head != major or at + size > len(data):
         raise ValueError
-    return (data[at:end] if major == 2 else data[at:end].decode()), end
+    return at, at + size
+
+
+def _value(number: bytes) -> int:
+    """Raises: ValueError for a number that is not in its shortest form."""
+    if len(number) == 1:
+        return number[0]
+    found = int.from_bytes(number[1:], "big")
+    if found < _SMALLEST[len(number)]:
+        raise ValueError
+    return found

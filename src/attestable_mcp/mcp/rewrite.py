@@ -7,7 +7,6 @@ message in the same bytes, and what is no message does not pass.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
@@ -24,7 +23,6 @@ _END = rb"(?:\r\n|\n|\r(?!\n))"
 _EVENT_END = re.compile(_END + _END)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> bytes:
@@ -41,7 +39,7 @@ async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> byte
     if replaced is WITHHELD:
         raise ConversationError("answer: it is none to what was asked", code="garbage")
     if strict:
-        return _ascii(message if replaced is None else replaced)
+        return rpc.ascii_dump(message if replaced is None else replaced)
     return body if replaced is None else rpc.dump(replaced)
 
 
@@ -93,7 +91,7 @@ class EventRewriter:
         ]  # fmt: skip
         if isinstance(message, dict) and replaced is not WITHHELD:
             shown = message if replaced is None else replaced
-            kept.append(b"data: " + (_ascii(shown) if self._strict else rpc.dump(shown)))
+            kept.append(b"data: " + (rpc.ascii_dump(shown) if self._strict else rpc.dump(shown)))
         elif data and not any(data):
             kept.append(b"data: ")  # an id and nothing else, for a client that may have to come back (SEP-1699)
         return b"\n".join(kept) + b"\n\n" if kept else b":\n\n"
@@ -103,10 +101,6 @@ def _is_field(line: bytes) -> bool:
     """A field that no reader can take for data: an id, a retry time, the kind of an event, in printable ASCII."""
     name, _, value = line.partition(b":")
     return name in (b"id", b"retry", b"event") and all(32 <= byte < 127 for byte in value)
-
-
-def _ascii(message: rpc.Message) -> bytes:
-    return _ENCODER.encode(message).encode("ascii")
 
 
 async def rewrite_events(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, Final, NoReturn, TypeGuard
 
 Message = dict[str, Any]
 Id = str | int
@@ -42,7 +42,7 @@ def parse(data: bytes) -> Any:
     are not JSON. Depth and integer length are bounded by the interpreter's own limits.
     """
     try:
-        return json.loads(data.removeprefix(_BOM).decode(), parse_constant=_refuse_constant)
+        return _DECODER.decode(data.removeprefix(_BOM).decode())
     except (ValueError, RecursionError):
         return None
 
@@ -51,12 +51,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+# Made once: json.loads and json.dumps make one for each call that has options.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_ASCII: Final = json.JSONEncoder(separators=(",", ":"))
+
+
 def dump(message: Message) -> bytes:
     """Compact JSON without line breaks. Lone surrogates, which UTF-8 cannot hold, stay escaped."""
     try:
-        return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        return _ENCODER.encode(message).encode()
     except UnicodeEncodeError:
-        return json.dumps(message, separators=(",", ":")).encode()
+        return ascii_dump(message)
+
+
+def ascii_dump(message: Message) -> bytes:
+    """Compact JSON in ASCII, so that no reader can find another message in the same bytes."""
+    return _ASCII.encode(message).encode("ascii")
 
 
 def one_line(data: bytes, message: Message) -> bytes:

@@ -15,7 +15,8 @@ import rfc8785
 from attestable_mcp.errors import MalformedEvidence
 
 _SAFE: Final = (1 << 53) - 1
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False, check_circular=False)
+"""What refers to itself ends in a RecursionError before it comes here."""
 
 
 def canonical(value: Any, *, field: str = "json") -> bytes:
