@@ -52,6 +52,8 @@ class Limits:
     throttled_endorsement_seconds: float = 60.0
     """As above, for a service that makes one wait for one's turn (AMD's gives one certificate in ten seconds)."""
     binding_max_age: float = 600.0
+    stream_proof_seconds: float = 1.0
+    """Least time between two proofs of a server for the sake of responses that it is still sending."""
     certificate_max_age: float = 86400.0
     """Greatest age of a certificate where a policy asks for certificate freshness only."""
     remembered: int = 256

@@ -126,7 +126,8 @@ class Gate:
         self._pins = pins
         self.prover = prover
         live = policy.trust.freshness == "connection"
-        self.freshness = Freshness((policy.reattest or ReattestPolicy()) if live else NEVER)
+        reattest = (policy.reattest or ReattestPolicy()) if live else NEVER
+        self.freshness = Freshness(reattest, limits=limits)
         self.context = ClientContext()
         self.limits = limits
         self.newest: AttestedPeer | None = None
@@ -138,8 +139,10 @@ class Gate:
         """The newest peer of each origin, in the order of admission."""
         return {peer.origin: peer for peer in self._peers.values()}
 
-    def set_up(self, origin: Origin, hostname: str) -> Steps[Admitted]:
+    def set_up(self, origin: Origin, hostname: str, *, quote: bool = False) -> Steps[Admitted]:
         """Steps from a connected socket to an admitted peer. `hostname` is what TLS asks for (RFC 6066 section 3).
+
+        A known key will do, if the policy lets it, unless a `quote` is demanded.
 
         Raises:
             AttestationError: of any kind; the caller closes the socket.
@@ -148,7 +151,7 @@ class Gate:
             yield Within(self.limits.challenge_seconds, "our own evidence")
             yield from self.prover.ready(self.context)
         channel = self.context.channel(hostname)
-        steps = self._alerting(self._set_up(channel, origin), channel, origin)
+        steps = self._alerting(self._set_up(channel, origin, quote=quote), channel, origin)
         return Admitted(channel, (yield from traced(steps, origin)))
 
     def again(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
@@ -175,22 +178,23 @@ class Gate:
                 yield Send(alert)
             raise wrap(error, f"TLS with {origin}") from error
 
-    def _set_up(self, channel: Channel, origin: Origin) -> Steps[AttestedPeer]:
+    def _set_up(self, channel: Channel, origin: Origin, *, quote: bool) -> Steps[AttestedPeer]:
         yield Within(self.limits.connect_seconds, f"TLS handshake with {origin}")
         yield from handshake(channel)
-        return (yield from self._admitted(channel, origin))
+        return (yield from self._admitted(channel, origin, quote=quote))
 
     def _admitted(self, channel: Channel, origin: Origin, *, quote: bool = False) -> Steps[AttestedPeer]:
         """From a finished handshake on."""
+        begun = self.freshness.ticks()
         yield Within(self._judge.patience + self.limits.connect_seconds, f"verification of {origin}")
         certificate = yield from self._certificate(channel, self._judge.clock())
         if self.policy.trust.freshness == "certificate":
-            return self._remembered((yield from self._admit(self._by_certificate(origin, certificate))))
+            return self._remembered((yield from self._admit(self._by_certificate(origin, certificate))), begun)
         peer, asked = yield from self._live(channel, origin, certificate, quote=quote)
         peer = yield from self._admit(peer)
         if asked is not None and self.prover is not None:
             peer = replace(peer, said=(yield from self._prove(self.prover, asked, channel, origin)))
-        return self._remembered(peer)
+        return self._remembered(peer, begun)
 
     def _live(
         self, channel: Channel, origin: Origin, certificate: ProvenCertificate, *, quote: bool
@@ -260,7 +264,9 @@ class Gate:
     def _by_certificate(self, origin: Origin, certificate: ProvenCertificate) -> AttestedPeer:
         return _by_certificate(origin, certificate, (*NO_OFFER, *unlisted_open(self.policy.manifest)))
 
-    def _remembered(self, peer: AttestedPeer) -> AttestedPeer:
+    def _remembered(self, peer: AttestedPeer, begun: float) -> AttestedPeer:
+        if peer.binding is not None and peer.binding.method == "quote":
+            self.freshness.vouched(peer.binding.binding_key, begun)
         self._peers.put(peer.origin, peer)
         self.newest = peer
         return peer

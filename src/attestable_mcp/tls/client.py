@@ -20,7 +20,7 @@ from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.fresh import DEMAND, turn
 from attestable_mcp.tls.origins import Origins, origin_of, origins_for
-from attestable_mcp.tls.streams import AsyncBackend, SyncBackend
+from attestable_mcp.tls.streams import AsyncBackend, SyncBackend, prove
 from attestable_mcp.verifier import Verifier
 
 __all__ = [
@@ -238,15 +238,4 @@ async def attest_server(
         limits=limits,
         clock=clock,
     )
-    try:
-        stream = await AsyncBackend(chosen).connect_tcp(origin.host, origin.port)
-    except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-        raise ConversationError(
-            f"server {origin}: cannot be reached: {error}",
-            code="unreachable",
-            hint="check the address, and that it runs",
-        ) from error
-    await stream.start_tls(chosen.context, origin.host)
-    peer: AttestedPeer = stream.get_extra_info("attested_peer")
-    await stream.aclose()
-    return peer
+    return await prove(chosen, origin)

@@ -1,14 +1,18 @@
-"""When a live connection must be proven again before it carries the next request."""
+"""When a live connection must be proven again: before it carries the next request, and while a response goes on."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 
 from attestable_mcp.appraise.reattest import ReattestPolicy
+from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.tls.judge import Bounded
 
 DEMAND = "reattest"
 """The key under which a request's `extensions` ask for a fresh proof of the connection that will carry it."""
@@ -36,16 +40,58 @@ def turn(fresh: bool, ticks: Callable[[], float] = time.monotonic) -> Iterator[N
 
 
 class Freshness:
-    """The ages that a gate's policy allows. Safe to share between threads."""
+    """The ages that a gate's policy allows. Safe to share between threads.
 
-    def __init__(self, policy: ReattestPolicy, ticks: Callable[[], float] = time.monotonic) -> None:
+    For responses that go on: a binding key stands while the quote that vouched for it last is young enough, on whatever
+    connection that was; one asks for all (`claim`, `release`).
+    """
+
+    def __init__(
+        self,
+        policy: ReattestPolicy,
+        ticks: Callable[[], float] = time.monotonic,
+        *,
+        limits: Limits = LIMITS,
+    ) -> None:
         self.policy = policy
         self.ticks = ticks
+        self._least = limits.stream_proof_seconds
+        self._vouched: Bounded[bytes, float] = Bounded(limits.binding_keys)
+        self._claimed: set[bytes] = set()
+        self._lock = threading.Lock()
         self._since = float("-inf")
 
     def renew(self) -> None:
         """From now on every connection is proven again before its next request."""
         self._since = self.ticks()
+
+    def until(self, proven_at: float) -> float:
+        """From when on a response is not read on before its sender, just proven, is proven again; inf for never."""
+        every = self.policy.every
+        return inf if every is None else max(proven_at + every, self.ticks() + self._least)
+
+    def vouched(self, key: bytes, at: float) -> None:
+        """A quote that was asked for at this moment vouched for this binding key."""
+        self._vouched.put(key, at)
+
+    def stands(self, key: bytes) -> float:
+        """The moment `until` which this key will do; 0 where it needs a new quote at once."""
+        every, at = self.policy.every, self._vouched.get(key)
+        if every is None:
+            return inf
+        return 0.0 if at is None or self.ticks() >= at + every else self.until(at)
+
+    def claim(self, key: bytes) -> bool:
+        """May the caller ask for a quote that vouches for this key? False while another does."""
+        with self._lock:
+            free = key not in self._claimed
+            self._claimed.add(key)
+        return free
+
+    def release(self, key: bytes) -> None:
+        """The one who claimed it has its answer."""
+        with self._lock:
+            self._claimed.discard(key)
 
     def due(self, proven_at: float, again: int) -> bool:
         """At the first write of a request: must the connection, proven at this moment, be proven again?

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from math import inf
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ import httpcore2
 from anyio.abc import SocketAttribute
 from OpenSSL import SSL
 
-from attestable_mcp.errors import ConversationError
+from attestable_mcp.errors import AttestationError, ConversationError
 from attestable_mcp.tls import link
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.channel import Channel, reason
@@ -35,6 +36,9 @@ FAREWELL_SECONDS = 0.5
 GONE = "connection_closed"
 """The code of a conversation that ended because the other end left."""
 _T = TypeVar("_T")
+_ANOTHER = "the server behind this connection cannot be proven again: another instance answers at its address"
+_TURN_SECONDS = 0.02
+"""How often one who waits for another's proof looks whether it is there."""
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -156,6 +160,23 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
+def _fed(channel: Channel, cipher: bytes) -> None:
+    if cipher:
+        channel.feed(cipher)
+    else:
+        channel.feed_eof()
+
+
+def _binding_key(peer: AttestedPeer | None) -> bytes:
+    return peer.binding.binding_key if peer is not None and peer.binding is not None else b""
+
+
+def _unreachable(origin: Origin, error: Exception) -> ConversationError:
+    return ConversationError(
+        f"server {origin}: cannot be reached: {error}", code="unreachable", hint="check the address, and that it runs"
+    )
+
+
 class AsyncStream(httpcore2.AsyncNetworkStream):
     """A TCP connection that becomes readable and writable in `start_tls`, once its peer is admitted.
 
@@ -171,6 +192,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         self._peer: AttestedPeer | None = None
         self._proven_at = 0.0
         self._sock: socket.socket | None = _attribute(tcp, SocketAttribute.raw_socket)
+        self._until = inf
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -180,9 +202,14 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         Raises:
             AttestationError: and the socket is closed.
         """
-        admitted = await self._driven(self._gate.set_up(self._origin, server_hostname or self._origin.host))
-        self._peer, self._channel = admitted.peer, admitted.channel
+        await self.admit(server_hostname or self._origin.host)
         return self
+
+    async def admit(self, hostname: str, *, quote: bool = False) -> AttestedPeer:
+        """What `start_tls` does; by a quote if one is demanded. Raises as `start_tls`."""
+        admitted = await self._driven(self._gate.set_up(self._origin, hostname, quote=quote))
+        self._peer, self._channel = admitted.peer, admitted.channel
+        return admitted.peer
 
     async def _driven(self, steps: Steps[_T]) -> _T:
         """What the steps come to; the socket does not outlive their failure."""
@@ -190,12 +217,15 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         try:
             done = await drive(steps, self._tcp)
         except BaseException:
-            self._channel = None
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(self._tcp)
+            await self._broken_off()
             raise
-        self._proven_at = begun
+        self._proven_at, self._until = begun, self._gate.freshness.until(begun)
         return done
+
+    async def _broken_off(self) -> None:
+        self._channel = None
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(self._tcp)
 
     async def _renewed(self, channel: Channel) -> None:
         """Prove the connection again where that is due, before the first byte of a request.
@@ -219,13 +249,10 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         if channel is None:
             raise _plaintext_refused()
         try:
+            if self._left() <= 0:
+                await self._vouched()
             data = channel.read_all(max_bytes)
-            if data is not None:
-                return data
-            if timeout is None:
-                return await self._more(channel, max_bytes)
-            with anyio.fail_after(timeout):
-                return await self._more(channel, max_bytes)
+            return await self._more(channel, max_bytes, timeout) if data is None else data
         except TimeoutError as error:
             raise self._core.ReadTimeout(str(error)) from error
         except SSL.Error as error:
@@ -233,16 +260,59 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         except (*_BROKEN, OSError) as error:
             raise self._core.ReadError(str(error)) from error
 
-    async def _more(self, channel: Channel, max_bytes: int) -> bytes:
+    async def _more(self, channel: Channel, max_bytes: int, timeout: float | None) -> bytes:
+        """What comes next, whole; the server is proven again as often as that is due while nothing comes.
+
+        Raises: TimeoutError after `timeout` seconds of waiting for it.
+        """
+        rest = inf if timeout is None else timeout
         while True:
-            cipher = await _receive(self._tcp)
-            if cipher:
-                channel.feed(cipher)
+            left, began, cipher = self._left(), anyio.current_time(), None
+            last = rest <= left
+            with anyio.move_on_after(min(left, rest)):
+                cipher = await _receive(self._tcp)
+            rest -= anyio.current_time() - began
+            if cipher is not None:
+                _fed(channel, cipher)
+                if (data := channel.read_all(max_bytes)) is not None:
+                    return data
+            elif last:
+                raise TimeoutError
             else:
-                channel.feed_eof()
-            data = channel.read_all(max_bytes)
-            if data is not None:
-                return data
+                await self._vouched()
+
+    def _left(self) -> float:
+        """Seconds for which a response may be read on as things stand."""
+        return self._until - self._gate.freshness.ticks()
+
+    async def _vouched(self) -> None:
+        """The key that stands for the other end is vouched for by a new quote, or nothing more is read.
+
+        That takes a connection of its own: this one is busy with a response. One quote does for all of them.
+
+        Raises:
+            AttestationError: the server is refused; this connection is closed. ReadError: another instance answers.
+        """
+        freshness, key = self._gate.freshness, _binding_key(self._peer)
+        while not (until := freshness.stands(key)) and not freshness.claim(key):  # noqa: ASYNC110 across threads and loops
+            await anyio.sleep(_TURN_SECONDS)
+        self._until = until or await self._vouch(key)
+
+    async def _vouch(self, key: bytes) -> float:
+        """Ask for the quote: until when it will do. The key was claimed."""
+        freshness, begun = self._gate.freshness, self._gate.freshness.ticks()
+        try:
+            fresh = await prove(self._gate, self._origin, self._core, quote=True)
+        except AttestationError:
+            freshness.renew()
+            await self._broken_off()
+            raise
+        finally:
+            freshness.release(key)
+        if _binding_key(fresh) != key:
+            await self._broken_off()
+            raise self._core.ReadError(_ANOTHER)
+        return freshness.until(begun)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""
@@ -336,6 +406,21 @@ class AsyncBackend(httpcore2.AsyncNetworkBackend):
         await anyio.sleep(seconds)
 
 
+async def prove(gate: Gate, origin: Origin, core: ModuleType = httpcore2, *, quote: bool = False) -> AttestedPeer:
+    """Prove the server at `origin` on a connection of its own, and close it: no application byte is sent.
+
+    Raises:
+        AttestationError: the refusal; ConversationError with code `unreachable` when nobody answers at all.
+    """
+    try:
+        stream = await AsyncBackend(gate, core).connect_tcp(origin.host, origin.port)
+    except (core.ConnectError, core.ConnectTimeout) as error:
+        raise _unreachable(origin, error) from error
+    peer = await stream.admit(origin.host, quote=quote)
+    await stream.aclose()
+    return peer
+
+
 class SyncStream(httpcore2.NetworkStream):
     """As `AsyncStream`, blocking."""
 
@@ -347,14 +432,20 @@ class SyncStream(httpcore2.NetworkStream):
         self._channel: Channel | None = None
         self._peer: AttestedPeer | None = None
         self._proven_at = 0.0
+        self._until = inf
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> SyncStream:
         """As `AsyncStream.start_tls`."""
-        admitted = self._driven(self._gate.set_up(self._origin, server_hostname or self._origin.host))
-        self._peer, self._channel = admitted.peer, admitted.channel
+        self.admit(server_hostname or self._origin.host)
         return self
+
+    def admit(self, hostname: str, *, quote: bool = False) -> AttestedPeer:
+        """As `AsyncStream.admit`."""
+        admitted = self._driven(self._gate.set_up(self._origin, hostname, quote=quote))
+        self._peer, self._channel = admitted.peer, admitted.channel
+        return admitted.peer
 
     def _driven(self, steps: Steps[_T]) -> _T:
         """As `AsyncStream._driven`."""
@@ -362,11 +453,14 @@ class SyncStream(httpcore2.NetworkStream):
         try:
             done = drive_sync(steps, self._sock)
         except BaseException:
-            self._channel = None
-            self._sock.close()
+            self._broken_off()
             raise
-        self._proven_at = begun
+        self._proven_at, self._until = begun, self._gate.freshness.until(begun)
         return done
+
+    def _broken_off(self) -> None:
+        self._channel = None
+        self._sock.close()
 
     def _renewed(self, channel: Channel) -> None:
         """As `AsyncStream._renewed`."""
@@ -397,14 +491,56 @@ class SyncStream(httpcore2.NetworkStream):
         if channel is None:
             raise _plaintext_refused()
         with self._mapped(self._core.ReadTimeout, self._core.ReadError):
-            self._sock.settimeout(timeout)
-            while (data := channel.read_all(max_bytes)) is None:
+            if self._left() <= 0:
+                self._vouched()
+            data = channel.read_all(max_bytes)
+            return self._more(channel, max_bytes, timeout) if data is None else data
+
+    def _more(self, channel: Channel, max_bytes: int, timeout: float | None) -> bytes:
+        """As `AsyncStream._more`."""
+        rest = inf if timeout is None else timeout
+        while True:
+            left, began, cipher = self._left(), time.monotonic(), None
+            last, soonest = rest <= left, min(left, rest)
+            self._sock.settimeout(None if soonest == inf else max(soonest, 0.001))
+            with suppress(TimeoutError):
                 cipher = self._sock.recv(CHUNK)
-                if cipher:
-                    channel.feed(cipher)
-                else:
-                    channel.feed_eof()
-            return data
+            rest -= time.monotonic() - began
+            if cipher is not None:
+                _fed(channel, cipher)
+                if (data := channel.read_all(max_bytes)) is not None:
+                    return data
+            elif last:
+                raise TimeoutError
+            else:
+                self._vouched()
+
+    def _left(self) -> float:
+        """As `AsyncStream._left`."""
+        return self._until - self._gate.freshness.ticks()
+
+    def _vouched(self) -> None:
+        """As `AsyncStream._vouched`."""
+        freshness, key = self._gate.freshness, _binding_key(self._peer)
+        while not (until := freshness.stands(key)) and not freshness.claim(key):
+            time.sleep(_TURN_SECONDS)
+        self._until = until or self._vouch(key)
+
+    def _vouch(self, key: bytes) -> float:
+        """Ask for the quote: until when it will do. The key was claimed."""
+        freshness, begun = self._gate.freshness, self._gate.freshness.ticks()
+        try:
+            fresh = prove_sync(self._gate, self._origin, self._core, quote=True)
+        except AttestationError:
+            freshness.renew()
+            self._broken_off()
+            raise
+        finally:
+            freshness.release(key)
+        if _binding_key(fresh) != key:
+            self._broken_off()
+            raise self._core.ReadError(_ANOTHER)
+        return freshness.until(begun)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""
@@ -483,3 +619,14 @@ class SyncBackend(httpcore2.NetworkBackend):
     def sleep(self, seconds: float) -> None:
         """Between the pool's attempts to connect."""
         time.sleep(seconds)
+
+
+def prove_sync(gate: Gate, origin: Origin, core: ModuleType = httpcore2, *, quote: bool = False) -> AttestedPeer:
+    """As `prove`, blocking."""
+    try:
+        stream = SyncBackend(gate, core).connect_tcp(origin.host, origin.port)
+    except (core.ConnectError, core.ConnectTimeout) as error:
+        raise _unreachable(origin, error) from error
+    peer = stream.admit(origin.host, quote=quote)
+    stream.close()
+    return peer

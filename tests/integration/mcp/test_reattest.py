@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import ToolAnnotations
 
 from attestable_mcp import AttestationError, Policy, attested_client, serve
+from attestable_mcp.appraise.reattest import ReattestPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.deployment import key_hash, sign_revocation, spki_of
 from attestable_mcp.mcp.bridge import Bridge
@@ -173,6 +175,62 @@ async def test_the_bridge_answers_such_a_call_with_the_refusal(tmp_path: Path) -
     assert out[0]["result"]["content"][0]["text"] == "gone"
     assert out[1]["error"]["data"]["code"] == "grant_revoked"
     assert RUN == ["wipe"]
+
+
+@pytest.mark.parametrize("era", ["2026-07-28", "2025-11-25"])
+async def test_a_bridge_that_only_listens_hears_of_the_refusal_and_serves_no_more(tmp_path: Path, era: str) -> None:
+    """No request is sent that could be refused: the open stream's own clock finds it out."""
+    import json
+
+    import httpx2
+
+    owned, out, said = Owned(tmp_path), [], []
+    owned.policy = replace(owned.policy, reattest=ReattestPolicy(every=1.0))
+
+    async def write(line: bytes) -> None:
+        out.append(json.loads(line))
+
+    name = "io.modelcontextprotocol"
+    meta = {f"{name}/protocolVersion": era, f"{name}/clientCapabilities": {}}
+    opening = {"protocolVersion": era, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    listening = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+
+    def line(method: str, params: Any, **more: Any) -> bytes:
+        return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more}).encode()
+
+    async def until(condition: Any) -> None:
+        with anyio.fail_after(10):
+            while not condition():
+                await anyio.sleep(0.02)
+
+    async def modern() -> Any:
+        yield line("subscriptions/listen", listening, id=1)
+        await until(lambda: out)
+        owned.revoke()
+        await until(lambda: [message for message in out if "error" in message])
+        yield None
+
+    async def legacy() -> Any:
+        yield line("initialize", opening, id=1)
+        await until(lambda: out)
+        yield line("notifications/initialized", {})
+        await anyio.sleep(0.3)
+        owned.revoke()
+        await until(lambda: said)
+        yield line("tools/list", {}, id=2)
+        await until(lambda: [message for message in out if message.get("id") == 2])
+
+    async with serve(build(), attester=SimulatedAttester(CODE), deployment=owned.holder) as server:
+        gate = make_gate(owned.policy)
+        transport = watched(attested_transport(gate, server.url), gate, server.url)
+        async with httpx2.AsyncClient(transport=transport) as http:
+            bridge = Bridge(server.url, http, write=write, say=said.append)
+            await bridge.run(modern() if era == "2026-07-28" else legacy())
+    refusals = [message for message in out if "error" in message]
+    assert refusals[0]["error"]["data"]["code"] == "grant_revoked"
+    assert refusals[0]["id"] == (1 if era == "2026-07-28" else 2)
+    if era == "2025-11-25":
+        assert "revoked" in said[0], "whoever reads the log is told when the stream ends"
 
 
 @pytest.mark.parametrize("kind", ["sdk", "stdio", "relay", "asgi"])
