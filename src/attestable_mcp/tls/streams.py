@@ -7,6 +7,7 @@ no connect errors, so that no pool retries them and no HTTP client gives them an
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import ssl
@@ -359,6 +360,12 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
                 return _info(info, self._channel, self._peer)
 
 
+def _why(error: Exception) -> str:
+    """Why nobody was reached, in the system's own words, whichever library met it."""
+    known = isinstance(error, OSError) and error.errno is not None and error.errno > 0
+    return os.strerror(error.errno).lower() if known else str(error)  # type: ignore[attr-defined]
+
+
 async def _connect(host: str, port: int, local_address: str | None) -> anyio.abc.ByteStream:
     try:
         asyncio.get_running_loop()
@@ -390,7 +397,7 @@ class AsyncBackend(httpcore2.AsyncNetworkBackend):
         except TimeoutError as error:
             raise self._core.ConnectTimeout(f"{host}:{port}") from error
         except (OSError, anyio.BrokenResourceError) as error:
-            raise self._core.ConnectError(f"{host}:{port}: {error}") from error
+            raise self._core.ConnectError(f"{host}:{port}: {_why(error)}") from error
         for option in socket_options or ():
             _attribute(tcp, SocketAttribute.raw_socket).setsockopt(*option)
         return AsyncStream(tcp, self._gate, Origin("https", host.lower(), port), self._core)
@@ -604,7 +611,7 @@ class SyncBackend(httpcore2.NetworkBackend):
         except TimeoutError as error:
             raise self._core.ConnectTimeout(f"{host}:{port}") from error
         except OSError as error:
-            raise self._core.ConnectError(f"{host}:{port}: {error}") from error
+            raise self._core.ConnectError(f"{host}:{port}: {_why(error)}") from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in socket_options or ():
             sock.setsockopt(*option)
