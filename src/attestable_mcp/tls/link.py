@@ -8,7 +8,6 @@ twice. Reading goes on while nobody waits, up to `HELD` bytes, so that waiting c
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,11 +16,9 @@ import anyio
 import anyio.abc
 from anyio.abc import SocketAttribute
 
-READ = 64 * 1024
-"""Bytes a read; also how much may be held back before it is sent."""
+from attestable_mcp.tls.scratch import READ, read_buffer
+
 HELD = 4 * READ
-_SHARED = bytearray(READ)
-"""Readiness loops fill the buffer and hand it over in one step, so that all connections of a thread share it."""
 
 
 class Link(anyio.abc.ByteStream, asyncio.BufferedProtocol):
@@ -31,7 +28,7 @@ class Link(anyio.abc.ByteStream, asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = memoryview(bytearray(READ) if sys.platform == "win32" else _SHARED)
+        self._buffer = read_buffer()
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._unsent: list[bytes] = []

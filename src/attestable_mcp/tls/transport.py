@@ -9,20 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
 
 from attestable_mcp.tls.channel import Channel, wrap
+from attestable_mcp.tls.scratch import READ, read_buffer
 
 HANDSHAKE_SECONDS = 30.0
-READ = 64 * 1024
-"""Bytes of ciphertext a read; also the plaintext that an application is handed at once."""
 _log = logging.getLogger(__name__)
-_SHARED = bytearray(READ)
-"""Readiness loops fill the buffer and hand it over in one step, so that all connections of a thread share it."""
 
 
 class TlsTransport(asyncio.Transport):
@@ -106,7 +102,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._announced = False
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
-        self._buffer = memoryview(bytearray(READ) if sys.platform == "win32" else _SHARED)
+        self._buffer = read_buffer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

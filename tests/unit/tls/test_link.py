@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from attestable_mcp.tls import link
+from attestable_mcp.tls.scratch import READ
 
 pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
@@ -125,7 +126,7 @@ async def test_a_peer_that_sends_on_while_nobody_reads_has_to_wait() -> None:
 
     async with linked(serve) as found, asyncio.timeout(20):
         await asyncio.sleep(0.3)
-        assert found._held <= link.HELD + link.READ
+        assert found._held <= link.HELD + READ
         got = b"".join([piece async for piece in found])  # until EndOfStream
     assert got == bytes(range(256)) * (size // 256)
 
