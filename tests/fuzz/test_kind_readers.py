@@ -8,13 +8,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from dstack_double import in_msgpack, in_scale
 
 from attestable_mcp.errors import EvidenceError
 from attestable_mcp.rats import Endorsements, Evidence, SignedDocument
 from attestable_mcp.simulator import amd, aws, azure, tpm
 from attestable_mcp.simulator.tpm import Event, TpmQuote
 from attestable_mcp.verify import table
-from attestable_mcp.wire import bag, cmw, eventlog, token
+from attestable_mcp.wire import bag, cmw, dstack, eventlog, token
 from attestable_mcp.wire.kinds import KINDS, kind_of, report_data
 
 ROUNDS = 400
@@ -50,6 +51,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "key set": token.read_key_set,
     "event log": _log,
     "dstack log": eventlog.read_dstack_log,
+    "dstack attestation": dstack.read_attestation,
 }
 
 
@@ -63,7 +65,7 @@ def seeds() -> dict[str, list[bytes]]:
     ]  # fmt: skip
     assert {kind_of(body) for body in evidence} | {next(iter(KINDS))} == set(KINDS)
     document = SignedDocument(kind="event-log", body=b"[]", signature=b"", issuer_chain=(b"c",))
-    dstack = [
+    entries = [
         {"imr": 0, "digest": "00" * 48},
         {"imr": 3, "digest": "", "event": "a", "event_payload": "00", "event_type": 1},
     ]
@@ -74,7 +76,12 @@ def seeds() -> dict[str, list[bytes]]:
         "token": [JWT],
         "key set": [json.dumps({"keys": [EC_KEY, {"kty": "RSA", "n": "sXch", "e": "AQAB"}]}).encode()],
         "event log": [tpm.well_known().event_log(quote)],
-        "dstack log": [json.dumps(dstack).encode()],
+        "dstack log": [json.dumps(entries).encode()],
+        "dstack attestation": [
+            write(name, b"evidence", (eventlog.DstackEvent(name="app-id", payload=b"a"),), (b"\x30\x00",))
+            for write in (in_scale, in_msgpack)
+            for name in ("tdx", "gcp-tdx", "sev-snp")
+        ],
     }
 
 

@@ -32,6 +32,7 @@ _EXTENSIONS = {
     "1.3.6.1.4.1.62397.1.3": "dstack application id",
     "1.3.6.1.4.1.62397.1.4": "dstack certificate usage",
     "1.3.6.1.4.1.62397.1.8": "dstack versioned attestation",
+    "1.3.6.1.4.1.62397.1.9": "dstack application information",
     "0.6.9.42.840.113741.1337.6": "Gramine legacy evidence",
 }
 

@@ -22,6 +22,7 @@ from attestable_mcp.wire import cbor, der
 from attestable_mcp.wire.carrier import HASHES, CertificateEvidence, PubkeyHash, Source
 from attestable_mcp.wire.cmw import OID_CMW
 from attestable_mcp.wire.der import fail
+from attestable_mcp.wire.dstack import OID_DSTACK_ATTESTATION
 from attestable_mcp.wire.ratls_other import (
     OID_DSTACK,
     OID_DSTACK_QUOTE,
@@ -67,7 +68,7 @@ _FOREIGN = {
 """Extensions that look like attestation and are not read: an OID, or the arc that its OIDs stand under."""
 
 
-_READ = (OID_TAGGED_EVIDENCE, OID_GRAMINE_LEGACY, OID_SGX_SDK, OID_CMW, OID_DSTACK_QUOTE)
+_READ = (OID_TAGGED_EVIDENCE, OID_GRAMINE_LEGACY, OID_SGX_SDK, OID_CMW, OID_DSTACK_QUOTE, OID_DSTACK_ATTESTATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

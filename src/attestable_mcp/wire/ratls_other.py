@@ -4,7 +4,8 @@ In each the evidence names the certificate's key itself:
 
 - CMW: the report data is `key_report_data(spki)`, a hash under a label of our own, so that evidence for a certificate
   can stand for nothing else.
-- dstack (extensions under 1.3.6.1.4.1.62397.1): SHA-512 of `ratls-cert:` and the SubjectPublicKeyInfo.
+- dstack (extensions under 1.3.6.1.4.1.62397.1; the newer form: `wire.dstack`): SHA-512 of `ratls-cert:` and the
+  SubjectPublicKeyInfo.
 - a Nitro document in hex as the start of a DNS name (Evervault): `user_data` is the SubjectPublicKeyInfo.
 """
 
@@ -20,6 +21,7 @@ from attestable_mcp.rats import DocumentKind, Endorsements, Evidence, EvidenceKi
 from attestable_mcp.wire import bag, cmw, der
 from attestable_mcp.wire.carrier import CertificateEvidence
 from attestable_mcp.wire.cmw import OID_CMW, Record
+from attestable_mcp.wire.dstack import OID_DSTACK_ATTESTATION, DstackAttestation, read_attestation
 from attestable_mcp.wire.kinds import KINDS
 from attestable_mcp.wire.x509 import SUBJECT_ALTERNATIVE_NAME, X509Leaf
 
@@ -78,6 +80,10 @@ def read_other(leaf: X509Leaf) -> Iterator[CertificateEvidence]:
         yield CertificateEvidence(
             evidence=quote, source="dstack", report_data=dstack_report_data(leaf.spki), key_matches=True
         )
+    if (versioned := _versioned(leaf)) is not None:
+        yield CertificateEvidence(
+            evidence=versioned.evidence, source="dstack", report_data=dstack_report_data(leaf.spki), key_matches=True
+        )
     for document in _documents_in_names(leaf):
         evidence = Evidence(kind=EvidenceKind.NITRO_DOCUMENT, body=document)
         yield CertificateEvidence(evidence=evidence, source="nitro-in-name", report_data=leaf.spki, key_matches=True)
@@ -90,11 +96,22 @@ def read_other_endorsements(leaf: X509Leaf) -> Endorsements | None:
         if record.type == bag.MEDIA_TYPE:
             found += bag.read_bag(record.value)
     if leaf.extension(OID_DSTACK_LOG) is not None:
-        log = SignedDocument(
-            kind=DocumentKind.EVENT_LOG, body=_inner(leaf, OID_DSTACK_LOG), signature=b"", issuer_chain=()
-        )
-        found += Endorsements(documents=(log,), sources=("stapled",))
+        found += Endorsements(documents=(_log(_inner(leaf, OID_DSTACK_LOG)),), sources=("stapled",))
+    if (versioned := _versioned(leaf)) is not None:
+        found += Endorsements(certificates=versioned.certificates, sources=("stapled",))
+        if versioned.event_log:
+            found += Endorsements(documents=(_log(versioned.event_log),))
     return found if found != Endorsements() else None
+
+
+def _log(body: bytes) -> SignedDocument:
+    return SignedDocument(kind=DocumentKind.EVENT_LOG, body=body, signature=b"", issuer_chain=())
+
+
+def _versioned(leaf: X509Leaf) -> DstackAttestation | None:
+    if leaf.extension(OID_DSTACK_ATTESTATION) is None:
+        return None
+    return read_attestation(_inner(leaf, OID_DSTACK_ATTESTATION))
 
 
 def unread_types(leaf: X509Leaf) -> tuple[str, ...]:
