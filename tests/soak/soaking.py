@@ -82,9 +82,9 @@ class Tally:
 
 
 def resident(pid: int) -> float:
-    """MiB of memory that are this process's, its part of what is shared included."""
+    """MiB of memory that are this process's alone: what it shares with others changes as those come and go."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def children(pid: int) -> list[int]:

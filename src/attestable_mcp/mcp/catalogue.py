@@ -68,20 +68,22 @@ class Catalogue:
             self._doubts.clear()
             _log.info("the server's lists changed: manifest %s, change %d", found.digest.hex(), before.counter + 1)
 
-    async def confirm(self, kind: Kind, items: Iterable[object], *, whole: bool) -> dict[str, bytes]:
-        """A client was given these items: if that is not what we know, look again.
+    async def confirm(self, kind: Kind, items: Iterable[object], *, first: bool, last: bool) -> dict[str, bytes]:
+        """A client was given this page: if that is not what we know, look again.
 
-        Gives the digests, by name, of what the manifest then has and a whole list has not, all else being equal.
+        With the last page of a list this gives the digests, by name, of what the manifest has and the page has not, all
+        else being equal. Where there were pages before it, the client knows which of these stood on them: nothing has
+        to be remembered here of who was shown what.
         """
         try:
             seen = listing(kind, items)
         except AttestationError:
             return {}
-        missing = self._missing(seen)
+        missing, whole = self._missing(seen), first and last
         if (missing is None or (whole and missing)) and self._doubt(seen.digest):
             await self.refresh()
             missing = self._missing(seen)
-        return missing or {} if whole else {}
+        return missing or {} if last else {}
 
     def _missing(self, seen: Listing) -> dict[str, bytes] | None:
         """What a list lacks of the manifest; None where it has anything that is not in the manifest."""

@@ -223,8 +223,8 @@ class _Listed:
         items = result.get(self._kind.name)
         missing: dict[str, bytes] = {}
         if isinstance(items, list):
-            whole = self._first and not isinstance(result.get("nextCursor"), str)
-            missing = await self._catalogue.confirm(self._kind, items, whole=whole)
+            last = not isinstance(result.get("nextCursor"), str)
+            missing = await self._catalogue.confirm(self._kind, items, first=self._first, last=last)
         if self._catalogue.manifest is None:
             return None
         hidden = {"hidden": {name: digest.hex() for name, digest in missing.items()}} if missing else {}

@@ -145,6 +145,61 @@ async def test_a_list_that_depends_on_what_the_host_can_do(era: str, tmp_path: P
             assert [s for s in plain.attestation.not_proven if s.startswith("why 1 of the tools")]
 
 
+def paged(shown: Any) -> Server:
+    """A server whose tools come two a page; `shown` gives those of a host that can sample, or that cannot."""
+
+    async def listed(context: Any, params: Any) -> ListToolsResult:
+        able = context.session.client_capabilities
+        tools = shown(able is not None and able.sampling is not None)
+        at = int(params.cursor) if params is not None and params.cursor else 0
+        return ListToolsResult(tools=tools[at : at + 2], next_cursor=str(at + 2) if at + 2 < len(tools) else None)
+
+    async def called(context: Any, params: Any) -> CallToolResult:
+        return CallToolResult(content=[TextContent(type="text", text=params.name)])
+
+    return Server("paged", on_list_tools=listed, on_call_tool=called)
+
+
+def some(names: str, words: str = "") -> list[Tool]:
+    return [Tool(name=name, description=words, input_schema={"type": "object"}) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("short", "era"),
+    [("abcd", "auto"), ("cdefg", "legacy"), ("aceg", "auto"), ("aceg", "legacy"), ("a", "auto"), ("", "legacy")],
+)
+async def test_pages_that_depend_on_what_the_host_can_do(short: str, era: str, tmp_path: Path) -> None:
+    """What is kept back may have stood on any page, and there may be fewer pages for it."""
+    server = paged(lambda able: some("abcdefg" if able else short))
+    async with serve(server, attester="simulated", measured=MEASURED) as served:
+        rules = policy(tmp_path / "r.sqlite3")
+        async with attested_client(served.url, policy=rules, mode=era, sampling_callback=_sample) as able:
+            await able.call_tool("g", {})
+            assert not [sentence for sentence in able.attestation.not_proven if "not shown" in sentence]
+        async with attested_client(served.url, policy=rules, mode=era) as plain:
+            for name in short:
+                await plain.call_tool(name, {})
+            for name in sorted(set("abcdefg") - set(short))[:1]:
+                with pytest.raises(ToolRefused) as caught:
+                    await plain.call_tool(name, {})
+                assert caught.value.code == "tool_not_listed"
+            hidden = 7 - len(short)
+            assert [s for s in plain.attestation.not_proven if s.startswith(f"why {hidden} of the tools")]
+
+
+@pytest.mark.parametrize(
+    "given", [some("abcd") + some("e", "Deletes."), some("a", "Deletes.") + some("bcde"), some("abcx")]
+)
+async def test_pages_that_say_other_things_to_other_hosts_are_refused(given: list[Tool], tmp_path: Path) -> None:
+    """On the first page or the last: the digests that the server names for it cannot stand for what was shown."""
+    server = paged(lambda able: some("abcde") if able else given)
+    async with serve(server, attester="simulated", measured=MEASURED) as served:
+        async with attested_client(served.url, policy=policy(tmp_path / "r.sqlite3")) as client:
+            with pytest.raises(ToolRefused) as caught:
+                await client.call_tool("b", {})
+            assert caught.value.code == "manifest_mismatch"
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_list_that_is_short_for_two_reasons(era: str, tmp_path: Path) -> None:
     """One tool is kept back by the server itself, one by the policy that says who may call it."""
