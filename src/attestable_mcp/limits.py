@@ -46,6 +46,8 @@ class Limits:
     """A SubjectPublicKeyInfo of Ed25519 or P-256."""
     policy_file: int = 1024 * 1024
     pin_file: int = 64 * 1024
+    head_seconds: float = 60.0
+    """From the first sign of a request to the end of its head, and from a handshake to the end of the first one."""
     connect_seconds: float = 10.0
     challenge_seconds: float = 10.0
     endorsement_seconds: float = 10.0

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -379,6 +380,46 @@ def test_c13_an_idle_connection_that_ended_is_replaced_and_no_reason_to_fail() -
                     stream._channel.feed_eof()  # as if the server's FIN came just now, unseen by the pool
                 response = await http.get(server.url, extensions={"reattest": True})
                 assert response.text == "served"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_c13_a_proof_that_was_demanded_is_made_on_whichever_connection_carries_the_request(which: int) -> None:
+    """Whoever cuts one idle connection does not send the request over another that was proven long ago."""
+
+    async def run() -> None:
+        async with _serving() as server:
+            gate = Gate(_policy())
+            async with attested_http_client(gate.policy, url=server.url, gate=gate) as http:
+                first = await asyncio.gather(*(http.get(server.url) for _ in range(2)))
+                proven = {response.extensions["attestation"].transcript for response in first}
+                streams = [c._connection._network_stream for c in http._transport._pool.connections]
+                assert len(streams) == 2
+                streams[which]._channel.feed_eof()
+                response = await http.get(server.url, extensions={"reattest": True})
+                assert response.extensions["attestation"].transcript not in proven
+
+    asyncio.run(run())
+
+
+def test_c1_a_certificate_that_was_young_when_it_was_judged_does_not_stay_so() -> None:
+    """Its verdict is remembered, no longer than the policy lets it be old."""
+    now = datetime.now(UTC)
+    trust = replace(_policy().trust, freshness="certificate", max_certificate_age=3600.0, max_age=86400.0)
+    policy = replace(_policy(), trust=trust)
+
+    async def run() -> None:
+        nonlocal now
+        async with _serving() as server:
+            gate = Gate(policy, clock=lambda: now)
+            for step in (0.0, 3000.0):
+                now += timedelta(seconds=step)
+                await attest_server(policy, server.url, gate=gate)
+            now += timedelta(seconds=900)
+            with pytest.raises(AttestationError) as caught:
+                await attest_server(policy, server.url, gate=gate)
+            assert caught.value.code == "stale_evidence"
 
     asyncio.run(run())
 

@@ -7,6 +7,7 @@ stand in the rows of `kinds.table`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -16,6 +17,9 @@ from attestable_mcp.rats import ClaimValue, Tee
 CODE: Mapping[Tee, tuple[str, ...]] = MappingProxyType({tee: row.code for tee, row in KINDS.items()})
 """Names in the order in which a person wants to read them. A name that a kind's older reports lack is left out."""
 
+_MEASURED = re.compile(r"mrenclave|mr_td|rtmr[0-3]|measurement|pcr\d+")
+"""Claims that the hardware computed over code. Who launches a TEE writes others of `CODE` as she likes: SNP's host_data
+and family_id, a TD's mr_owner and mr_config_id, an enclave's configid."""
 _SGX_FLAGS = 16
 """Hex digits of the first half of SGX ATTRIBUTES; the second, XFRM, depends on the processor."""
 
@@ -30,3 +34,8 @@ def code_of(tee: Tee, values: Mapping[str, ClaimValue]) -> dict[str, ClaimValue]
     if isinstance(flags, str):
         found["attributes"] = flags[:_SGX_FLAGS]
     return found
+
+
+def measurements(code: Mapping[str, ClaimValue]) -> frozenset[ClaimValue]:
+    """The values among claims that say which code runs which nobody but that code can have."""
+    return frozenset(value for name, value in code.items() if _MEASURED.fullmatch(name))

@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from attestable_mcp.appraise.fault import PolicyFault
+from attestable_mcp.appraise.identity import measurements
 from attestable_mcp.appraise.lines import key_lines
 from attestable_mcp.appraise.policy import Places, Policy
 from attestable_mcp.appraise.reading import Section, load_text, policy_of, syntax
@@ -38,7 +39,7 @@ _HASHES = ("deployment_key", "token_sha256")
 class Allow:
     """One way to be allowed; what is given has to hold together.
 
-    `client`: the name of an accepted release. `measurement`: a claim that says which code runs, hex. `deployment`: the
+    `client`: the name of an accepted release. `measurement`: a value measured over the code, hex. `deployment`: the
     name in the client's grant, and `deployment_key` the hash of its key. `token_sha256`: of a bearer token. `attested`:
     any client that proved itself.
 
@@ -75,7 +76,7 @@ class Allow:
         held = caller.deployment
         return (
             self.client in (None, caller.release)
-            and (self.measurement is None or self.measurement.lower() in caller.code.values())
+            and (self.measurement is None or self.measurement.lower() in measurements(caller.code))
             and (self.deployment is None or (held is not None and held.name == self.deployment))
             and (self.deployment_key is None or (held is not None and held.key == self.deployment_key.lower()))
         )

@@ -20,10 +20,13 @@ DEMAND = "reattest"
 
 @dataclass(slots=True)
 class Turn:
-    """One request on its way to a connection. `since`: a proof younger than this will do; the first write looks."""
+    """One request on its way to a connection. `since`: a proof younger than this will do; the first write looks.
+
+    `looked_at` is the connection that it looked at: where that ends, the request may go to another.
+    """
 
     since: float
-    looked: bool = False
+    looked_at: object = None
 
 
 _TURN: ContextVar[Turn | None] = ContextVar("attestable_mcp_turn", default=None)
@@ -93,15 +96,15 @@ class Freshness:
         with self._lock:
             self._claimed.discard(key)
 
-    def due(self, proven_at: float, again: int) -> bool:
-        """At the first write of a request: must the connection, proven at this moment, be proven again?
+    def due(self, connection: object, proven_at: float, again: int) -> bool:
+        """At the first write of a request: must this connection, proven at this moment, be proven again?
 
         `again` is what the server said of our own proof: in how many seconds it wants the next, 0 for never.
         """
         current = _TURN.get()
-        if current is None or current.looked:
+        if current is None or current.looked_at is connection:
             return False
-        current.looked = True
+        current.looked_at = connection
         age = self.ticks() - proven_at
         every = self.policy.every
         return (

@@ -62,6 +62,7 @@ from attestable_mcp.verifier import Appraisal, Verifier
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
+from attestable_mcp.wire.x509 import X509Leaf
 
 _IDENTITY = (
     "mrenclave", "mrsigner", "isvprodid", "isvsvn", "miscselect", "attributes",
@@ -223,7 +224,7 @@ class Judge:
             stapled=read.endorsements,
             result=appraisal.result,
             verified=verified,
-            until=min(_holds_until(appraisal.result, verified), read.leaf.not_after, at + self._max_age),
+            until=min(_holds_until(appraisal.result, verified), self._young_until(read.leaf), at + self._max_age),
         )
         self._certificates.put(digest, found)
         return found
@@ -240,6 +241,11 @@ class Judge:
     def patience(self) -> float:
         """Seconds that one judgement may take where sources have to be asked."""
         return max(self.limits.endorsement_seconds, self._verifier.patience)
+
+    def _young_until(self, leaf: X509Leaf) -> datetime:
+        """Up to when the policy takes a certificate of this age."""
+        limit = self.policy.trust.certificate_age_limit
+        return leaf.not_after if limit is None else min(leaf.not_after, leaf.not_before + timedelta(seconds=limit))
 
     @property
     def _max_age(self) -> timedelta:

@@ -110,6 +110,7 @@ class PlainServer:
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
             self._app,
+            http="h11",  # whatever is installed: see tls.server
             ws="none",
             loop="asyncio",
             lifespan="off",

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.bind.keys import BindingKey
@@ -38,24 +40,39 @@ RETRY = timedelta(seconds=30)
 _log = logging.getLogger(__name__)
 
 
-class _Peer:
-    """Shows the connection's `Channel` to the application through the scope's state."""
+class AttestedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which shows the connection's `Channel` to the application through the scope's state.
 
-    app_state: dict[str, Any]
+    h11, also where httptools is installed: that one sets no bound to the head of a request, and takes the trailers of a
+    body for headers. A head that is not whole in time ends the connection: who drips it byte by byte holds no socket.
+    """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)  # type: ignore[misc]
+    head_seconds = LIMITS.head_seconds
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
         self.app_state = {**self.app_state, STATE_KEY: transport.get_extra_info("channel")}
+        self._await_head()
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_head()
 
-def _protocol() -> type[asyncio.Protocol]:
-    """httptools where it is installed, h11 otherwise."""
-    base: type[asyncio.Protocol]
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as base
-    except ImportError:
-        from uvicorn.protocols.http.h11_impl import H11Protocol as base
-    return type("AttestedProtocol", (_Peer, base), {})
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._head_is_whole()
+
+    def _await_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._head_is_whole()
+        elif self._overdue is None:
+            self._overdue = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _head_is_whole(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
 
 class RequestLimits:
@@ -173,6 +190,7 @@ class Server:
             limits=limits,
             key=key,
         )
+        self._protocol = type("Protocol", (AttestedProtocol,), {"head_seconds": limits.head_seconds})
         self._ask_client = clients is not None
         self._issued: Issued | None = None
         self._context: ServerContext | None = None
@@ -288,7 +306,7 @@ class Server:
     def _config(self, context: ServerContext) -> uvicorn.Config:
         return uvicorn.Config(
             self.challenge,
-            http=tls_protocol_factory(_protocol(), context),  # type: ignore[arg-type]  # uvicorn only calls it
+            http=tls_protocol_factory(self._protocol, context),  # type: ignore[arg-type]  # uvicorn only calls it
             ws="none",
             loop="asyncio",
             lifespan=self._lifespan,

@@ -235,7 +235,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
             AttestationError: the server is refused; nothing of the request was sent.
         """
         said = self._peer.said if self._peer is not None else None
-        if not self._gate.freshness.due(self._proven_at, said.again if said is not None else 0):
+        if not self._gate.freshness.due(self, self._proven_at, said.again if said is not None else 0):
             return
         try:
             self._peer = await self._driven(self._gate.again(channel, self._origin))
@@ -472,7 +472,7 @@ class SyncStream(httpcore2.NetworkStream):
     def _renewed(self, channel: Channel) -> None:
         """As `AsyncStream._renewed`."""
         said = self._peer.said if self._peer is not None else None
-        if not self._gate.freshness.due(self._proven_at, said.again if said is not None else 0):
+        if not self._gate.freshness.due(self, self._proven_at, said.again if said is not None else 0):
             return
         try:
             self._peer = self._driven(self._gate.again(channel, self._origin))

@@ -65,6 +65,15 @@ def test_another_deployment_is_another_client(field: str) -> None:
     assert not policy.allows("pay", replace(CALLER, deployment=replace(HELD, **{field: "11" * 32})), None)
 
 
+@pytest.mark.parametrize("name", ["host_data", "family_id", "mr_owner", "mr_config_id", "configid", "attributes"])
+def test_what_a_host_chooses_is_no_measurement(name: str) -> None:
+    """Whoever launches a TEE could write the wanted value there."""
+    policy = rule(f'{{ measurement = "{BILLING}" }}')
+    assert not policy.allows("pay", replace(CALLER, code={"measurement": "03" * 48, name: BILLING}), None)
+    for measured in ("mrenclave", "mr_td", "rtmr3", "measurement", "pcr0"):
+        assert policy.allows("pay", replace(CALLER, code={measured: BILLING}), None)
+
+
 def test_conditions_of_one_entry_hold_together() -> None:
     policy = rule(f'{{ client = "billing", token_sha256 = "{TOKEN}" }}')
     assert not policy.allows("pay", CALLER, None)

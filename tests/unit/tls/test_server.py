@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,9 +18,12 @@ from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolic
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.errors import AttesterError, ConfigurationError
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence
-from attestable_mcp.tls.client import attest_server, attested_http_client
+from attestable_mcp.tls.client import Gate, attest_server, attested_http_client
+from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.server import Server, serve_app
+from attestable_mcp.tls.streams import AsyncBackend
 
 ATTESTER = SimulatedAttester(b"\x01" * 32)
 POLICY = Policy(
@@ -95,6 +99,67 @@ def test_headers_over_the_limit_are_refused() -> None:
                 return (await client.get(server.url, headers={"x-big": "y" * 70_000})).status_code
 
     assert asyncio.run(run()) == 431
+
+
+def test_a_head_that_is_dripped_ends_the_connection() -> None:
+    """Also after a request that was answered; and a body or an answer may take longer than a head."""
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.6)
+        await _echo(scope, receive, send)
+
+    async def run() -> None:
+        async with Server(slow, ATTESTER, limits=replace(LIMITS, head_seconds=0.3)) as server:
+            stream = await AsyncBackend(Gate(POLICY)).connect_tcp("127.0.0.1", server.port)
+            await stream.start_tls(server.context, "127.0.0.1")
+            await stream.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+            await asyncio.sleep(0.5)
+            await stream.write(b"ab")
+            assert b"200" in await stream.read(1000, 5.0)
+            for byte in b"GET / HT":
+                await stream.write(bytes((byte,)))
+                await asyncio.sleep(0.01)
+            while await stream.read(1000, 5.0):
+                pass
+            await stream.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_connection_on_which_nothing_is_asked_ends() -> None:
+    def idle(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 5.0) as sock:
+            return ClientContext().wrap_socket(sock).recv(1)
+
+    async def run() -> bytes:
+        async with Server(_echo, ATTESTER, limits=replace(LIMITS, head_seconds=0.3)) as server:
+            return await asyncio.to_thread(idle, server.port)
+
+    assert asyncio.run(run()) == b""
+
+
+def test_trailers_are_no_headers() -> None:
+    """What stands after a body reaches no application that has already looked at the headers."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.append([name for name, _ in scope["headers"]])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> None:
+        async with Server(app, ATTESTER) as server:
+            stream = await AsyncBackend(Gate(POLICY)).connect_tcp("127.0.0.1", server.port)
+            await stream.start_tls(server.context, "127.0.0.1")
+            head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            await stream.write(head + b"1\r\na\r\n0\r\nmcp-session-id: theirs\r\n\r\n")
+            assert b"200" in await stream.read(1000, 5.0)
+            await stream.aclose()
+
+    asyncio.run(run())
+    assert seen == [[b"host", b"transfer-encoding"]]
 
 
 def test_renewal_swaps_the_certificate_while_connections_live() -> None:
