@@ -79,6 +79,7 @@ _TABLE = {
     "token_audience": "The token is for somebody else. Ask the server's operator to request one for this client.",
     "token_expired": "Check this machine's clock, and ask the server for a fresh token.",
     "token_nonce": "The token answers another challenge. Connect again; if it recurs, treat the peer as hostile.",
+    "token_submods": "Give the issuer's whole answer as it came: the overall token with the token of every device.",
     "token_profile": "Ask the verifier's operator for tokens of a profile that docs/policy.md names.",
     # connections
     "tls_version": "Ask the operator to serve TLS 1.3.",

@@ -55,11 +55,12 @@ from attestable_mcp.verify.memory import Memory
 from attestable_mcp.verify.signature import certificate_holds
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
+from attestable_mcp.wire.detached import read_tokens
 from attestable_mcp.wire.kinds import report_data
 from attestable_mcp.wire.pem import PemBlock, certificate_of, read_blocks
 from attestable_mcp.wire.ratls import CertificateEvidence, RatlsCertificate
 from attestable_mcp.wire.recognise import Certificate, recognise
-from attestable_mcp.wire.token import TokenKey, read_key_set, read_token
+from attestable_mcp.wire.token import TokenKey, read_key_set
 from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
 AMD_TEES = (Tee.SEV_SNP, Tee.AZURE_SEV_SNP)
@@ -250,7 +251,7 @@ class Verifier:
 
     def _with_keys(self, trust: TokenTrust, evidence: Evidence) -> TokenTrust:
         """The issuer of this token with its keys from their pinned address; other issuers are not asked."""
-        if not trust.address or read_token(evidence.body).claims.get("iss", "") != trust.issuer:
+        if not trust.address or read_tokens(evidence.body).overall.claims.get("iss", "") != trust.issuer:
             return trust
         return replace(trust, keys=self._key_sets.get(trust.address, deadline_seconds=LIMITS.endorsement_seconds))
 

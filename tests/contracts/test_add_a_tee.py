@@ -111,7 +111,7 @@ ROWS = {
         ('    AZURE_VTPM = "azure-vtpm"\n', '    AZURE_VTPM = "azure-vtpm"\n    COVE_REPORT = "cove-report"\n'),
     ],
     "wire/kinds.py": [
-        ("import hcl, intel", "import cove, hcl, intel"),
+        ("import detached, hcl, intel", "import cove, detached, hcl, intel"),
         (
             "KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(\n    {\n",
             "KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(\n    {\n        EvidenceKind.COVE_REPORT: Kind("

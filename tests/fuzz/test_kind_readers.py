@@ -15,7 +15,7 @@ from attestable_mcp.rats import Endorsements, Evidence, SignedDocument
 from attestable_mcp.simulator import amd, aws, azure, tpm
 from attestable_mcp.simulator.tpm import Event, TpmQuote
 from attestable_mcp.verify import table
-from attestable_mcp.wire import bag, cmw, dstack, eventlog, token
+from attestable_mcp.wire import bag, cmw, detached, dstack, eventlog, token
 from attestable_mcp.wire.kinds import KINDS, kind_of, report_data
 
 ROUNDS = 400
@@ -48,6 +48,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "cmw": cmw.read_extension,
     "bag": bag.read_bag,
     "token": _token,
+    "bundle": lambda data: detached.read_tokens(data).flat,
     "key set": token.read_key_set,
     "event log": _log,
     "dstack log": eventlog.read_dstack_log,
@@ -74,6 +75,7 @@ def seeds() -> dict[str, list[bytes]]:
         "cmw": [cmw.write_extension({"a": record}), cmw.write_extension({"a": record, "b": record})],
         "bag": [bag.write_bag(Endorsements(certificates=(b"c",), crls=(b"r",), documents=(document,)))],
         "token": [JWT],
+        "bundle": [b'[["JWT", "' + JWT + b'"], {"GPU-0": "' + JWT + b'"}]'],
         "key set": [json.dumps({"keys": [EC_KEY, {"kty": "RSA", "n": "sXch", "e": "AQAB"}]}).encode()],
         "event log": [tpm.well_known().event_log(quote)],
         "dstack log": [json.dumps(entries).encode()],

@@ -5,6 +5,9 @@ pinned key set, or from the token's own chain where it leads to a pinned root. A
 `jku`, `kid` of an unknown key) proves nothing. Issuer, audience, expiry and, where one is demanded, the nonce are held
 to what the policy names, never to what the token says. All claims count as signed, none as attested (attack E12).
 
+A bundle of an overall token and one for each device (`wire.detached`) is one thing: every digest has to fit, every
+token to hold by itself, under the same issuer, and no device may be left out or added.
+
 Sources: RFC 7515, 7519, 8725 (best practices), 9711 (EAT); draft-ietf-rats-ear; the issuers' own documentation.
 """
 
@@ -23,7 +26,8 @@ from attestable_mcp.verify.chain import read_pool, walk
 from attestable_mcp.verify.description import Description
 from attestable_mcp.verify.signature import holds
 from attestable_mcp.verify.trail import Trail
-from attestable_mcp.wire.token import ALGORITHMS, Token, TokenKey, read_token, report_data
+from attestable_mcp.wire.detached import Tokens, read_tokens
+from attestable_mcp.wire.token import ALGORITHMS, Token, TokenKey, report_data
 
 if TYPE_CHECKING:
     from attestable_mcp.verify.anchors import TokenTrust, TrustAnchors
@@ -42,6 +46,9 @@ EAR_PROFILES = (
 )
 _NOT_SEEN = "the evidence itself: a third verifier has judged it, {} says"
 _NO_NONCE = "that this token was made for you: no nonce was demanded"
+_NO_PARTS = "what the issuer says of {}: only digests of those tokens are here"
+MIXED = "contraindicated"
+"""The status where an issuer's tokens on one machine do not agree."""
 
 Flat = Mapping[str, ClaimValue]
 
@@ -51,6 +58,7 @@ class Profile:
     """What tokens of one issuer's kind look like: closed list of algorithms, where nonces stand, what means debug.
 
     `status` gives the issuer's own verdict as a word, `demands` what else has to hold: name of the claim -> value.
+    `detached` says whether its tokens come as bundles.
     """
 
     algorithms: tuple[str, ...]
@@ -58,6 +66,7 @@ class Profile:
     debug: Callable[[Flat], bool]
     status: Callable[[Token], str]
     demands: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
+    detached: bool = False
 
 
 def _any_true(*endings: str) -> Callable[[Flat], bool]:
@@ -91,7 +100,8 @@ def _tier(submod: object) -> str:
 
 def _nras_status(token: Token) -> str:
     """The whole machine's token states an overall result, each device's its own."""
-    passed = token.claims.get("x-nvidia-overall-att-result") is True or token.claims.get("measres") == "success"
+    measured = str(token.claims.get("measres", "")).lower() == "success"
+    passed = token.claims.get("x-nvidia-overall-att-result") is True or measured
     return "affirming" if passed else "contraindicated"
 
 
@@ -117,6 +127,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "nvidia-nras": Profile(
             algorithms=("ES384",), nonces=("eat_nonce",), debug=_not_disabled, status=_nras_status,
+            detached=True,
         ),
     }
 )  # fmt: skip
@@ -126,14 +137,15 @@ _MUST_STATE_DEBUG = ("confidential-space",)
 
 def query(evidence: Evidence) -> EndorsementQuery:
     """Nothing has to be fetched: keys are pinned. Raises: EvidenceError."""
-    read_token(evidence.body)
+    read_tokens(evidence.body)
     return EndorsementQuery(tee=Tee.TOKEN, parameters={})
 
 
 def describe(evidence: Evidence) -> Description:
     """Every claim, unverified, and the digests of the certificates in the header. Raises: EvidenceError."""
-    token = read_token(evidence.body)
-    values = token.flat | {"alg": token.algorithm, "kid": token.kid}
+    sent = read_tokens(evidence.body)
+    token = sent.overall
+    values = sent.flat | {"alg": token.algorithm, "kid": token.kid}
     return Description(
         tee=Tee.TOKEN, values=values, certificates=tuple(hashlib.sha256(raw).hexdigest() for raw in token.x5c)
     )
@@ -145,12 +157,48 @@ def verify(
     """Verify a token of one of the pinned issuers.
 
     Raises: EvidenceError, SignatureInvalid, ChainInvalid (`token_key_unknown`), VerificationError (`token_issuer`,
-        `token_algorithm`, `token_expired`, `token_audience`, `token_nonce`, `token_profile`).
+        `token_algorithm`, `token_expired`, `token_audience`, `token_nonce`, `token_profile`, `token_submods`).
     """
     trail = Trail()
-    token = read_token(evidence.body)
+    sent = read_tokens(evidence.body)
+    token = sent.overall
     trust = _trust(token, anchors, trail)
     profile = PROFILES[trust.profile]
+    proof = _prove(token, trust, profile, at=at, trail=trail, memory=memory)
+    anchor, name, flat, expires = proof.anchor, proof.name, proof.flat, proof.expires
+    if sent.parts:
+        expires = min(expires, _check_parts(sent, trust, profile, at=at, trail=trail, memory=memory))
+        flat = sent.flat
+    statuses = {profile.status(each) for each in (token, *sent.parts.values())}
+    unseen = ", ".join(sorted(sent.digests.keys() - sent.parts.keys())) if profile.detached else ""
+    return Verified(
+        _MINT,
+        claims=Claims(
+            tee=Tee.TOKEN, values=flat, report_data=report_data(flat), debug=profile.debug(flat),
+            tcb_status=statuses.pop() if len(statuses) == 1 else MIXED, signed=frozenset(flat),
+        ),
+        evidence_digest=evidence.digest, signed_digest=hashlib.sha256(token.signed).hexdigest(),
+        findings=trail.findings, anchor=anchor, anchor_name=name, simulated=False, at=at, valid_until=expires,
+        ends=(("token", expires),),
+        not_proven=(
+            _NOT_SEEN.format(trust.issuer), *(() if trust.nonce else (_NO_NONCE,)),
+            *((_NO_PARTS.format(unseen),) if unseen else ()),
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proof:
+    """One token that held: the anchor (hex) and its name, every claim, and when it expires."""
+
+    anchor: str
+    name: str
+    flat: Flat
+    expires: datetime
+
+
+def _prove(token: Token, trust: TokenTrust, profile: Profile, *, at: datetime, trail: Trail, memory: Memory) -> _Proof:
+    """What holds of every token by itself, whoever it is about."""
     if token.algorithm not in profile.algorithms:
         _refuse(trail, "token.algorithm", " or ".join(profile.algorithms), token.algorithm, "token_algorithm")
     anchor, name = _check_signature(token, trust, at=at, trail=trail, memory=memory)
@@ -159,17 +207,39 @@ def verify(
     _check_audience(token, trust, trail)
     _check_nonce(flat, trust, profile, trail)
     _check_profile(flat, trust, profile, trail)
-    return Verified(
-        _MINT,
-        claims=Claims(
-            tee=Tee.TOKEN, values=flat, report_data=report_data(flat), debug=profile.debug(flat),
-            tcb_status=profile.status(token), signed=frozenset(flat),
-        ),
-        evidence_digest=evidence.digest, signed_digest=hashlib.sha256(token.signed).hexdigest(),
-        findings=trail.findings, anchor=anchor, anchor_name=name, simulated=False, at=at, valid_until=expires,
-        ends=(("token", expires),),
-        not_proven=(_NOT_SEEN.format(trust.issuer), *(() if trust.nonce else (_NO_NONCE,))),
-    )  # fmt: skip
+    return _Proof(anchor=anchor, name=name, flat=flat, expires=expires)
+
+
+def _check_parts(
+    sent: Tokens, trust: TokenTrust, profile: Profile, *, at: datetime, trail: Trail, memory: Memory
+) -> datetime:
+    """Every submodule's token: named by digest, all there, each held by itself. When the first of them expires."""
+    stated, parts = sorted(sent.digests), sorted(sent.parts)
+    if not profile.detached or stated != parts:
+        wanted = f"tokens of {', '.join(stated) or 'no submodule'}" if profile.detached else "one token"
+        _refuse(trail, "token.submods", wanted, ", ".join(parts), "token_submods")
+    ends = []
+    for name in parts:
+        if not sent.fits(name):
+            _refuse(trail, "token.submods", f"the token of {name} that the digest is of", "another", "token_submods")
+        ends.append(_check_part(name, sent, trust, profile, at=at, trail=trail, memory=memory))
+    trail.passed("token.submods", f"{', '.join(parts)}: digests and signatures")
+    return min(ends)
+
+
+def _check_part(
+    name: str, sent: Tokens, trust: TokenTrust, profile: Profile, *, at: datetime, trail: Trail, memory: Memory
+) -> datetime:
+    """One finding for all that is checked of it: a machine has a dozen devices."""
+    part, inner = sent.parts[name], Trail()
+    try:
+        if (issuer := part.claims.get("iss", "")) != trust.issuer:
+            _refuse(inner, "token.issuer", trust.issuer, str(issuer), "token_issuer")
+        if any(part.flat.get(claim) != sent.overall.flat.get(claim) for claim in profile.nonces):
+            _refuse(inner, "token.nonce", "the overall token's nonce", "another", "token_nonce")
+        return _prove(part, trust, profile, at=at, trail=inner, memory=memory).expires
+    except VerificationError as error:
+        trail.refuse(type(error), "token.submods", seen=name, reason=error.message, code=error.code, hint=error.hint)
 
 
 def _refuse(trail: Trail, check: str, wanted: str, seen: str, code: str) -> None:

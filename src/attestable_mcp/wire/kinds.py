@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from attestable_mcp.errors import UnsupportedEvidence
 from attestable_mcp.rats import Evidence, EvidenceKind, Tee
-from attestable_mcp.wire import hcl, intel, nitro, snp, token, tpm
+from attestable_mcp.wire import detached, hcl, intel, nitro, snp, token, tpm
 
 _QUOTE = re.compile(rb"[\x03\x04\x05]\x00[\x02\x03]\x00", re.DOTALL)
 """Version and attestation key type (ECDSA P-256 or P-384), both u16 little-endian."""
@@ -104,8 +104,8 @@ KINDS: Mapping[EvidenceKind, Kind] = MappingProxyType(
             slim=_slim_azure,
         ),
         EvidenceKind.TOKEN: Kind(
-            looks=token.looks_like_token,
-            report_data=lambda body: token.report_data(token.read_token(body).flat),
+            looks=detached.looks_like_tokens,
+            report_data=lambda body: token.report_data(detached.read_tokens(body).overall.flat),
             tees=(Tee.TOKEN,),
             media_type="application/eat+jwt",
         ),

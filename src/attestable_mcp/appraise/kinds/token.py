@@ -25,7 +25,8 @@ DEFAULT_TIERS = ("affirming", "UpToDate", "azure-compliant-cvm")
 class TokenRelease:
     """Claims that a token has to hold, by dotted path, such as `submods.container.image_digest`.
 
-    Values are compared as text; true and false are written so. `token_issuer` is the issuer whose word it has to be.
+    A `*` in place of one name stands for all that are there, at least one: `submods.*.measres`. Values are compared as
+    text; true and false are written so. `token_issuer` is the issuer whose word it has to be.
 
     Raises:
         ConfigurationError: no claim, or a value that cannot be.
@@ -68,8 +69,16 @@ def compare(held: Comparison, release: TokenRelease) -> Iterator[Finding]:
 
 
 def _shown(held: Comparison, name: str) -> str:
-    value = held.claims.values.get(name)
-    return "absent" if value is None else _text(value)
+    """The value, or where the path has a `*`, the one value that all have, else what each has."""
+    head, star, tail = name.partition(".*.")
+    if not star:
+        value = held.claims.values.get(name)
+        return "absent" if value is None else _text(value)
+    inside = [path.removeprefix(f"{head}.") for path in held.claims.values if path.startswith(f"{head}.")]
+    seen = {each: _shown(held, f"{head}.{each}.{tail}") for each in sorted({path.split(".")[0] for path in inside})}
+    if len(set(seen.values())) <= 1:
+        return next(iter(seen.values()), "absent")
+    return ", ".join(f"{each} {value}" for each, value in seen.items())
 
 
 def _text(value: ClaimValue) -> str:
