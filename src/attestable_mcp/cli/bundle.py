@@ -10,7 +10,7 @@ from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeou
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import show
 from attestable_mcp.cli.source import Address, open_source, read_file
-from attestable_mcp.cli.terminal import Terminal
+from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import policy_of, stored_policy_of
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.limits import LIMITS
@@ -53,8 +53,12 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     data = _encoded(recording.bundle)
     write_file(arguments.output, data, force=arguments.force)
     digest = hashlib.sha256(data).hexdigest()
-    show(terminal, recording.result, {"written": str(arguments.output), "bundle_sha256": digest})
+    kept = [name for name, _ in recording.bundle.provenance]
+    facts = {"written": str(arguments.output), "bundle_sha256": digest, "provenance_not_judged": kept}
+    show(terminal, recording.result, facts)
     if not terminal.json:
+        if kept:
+            terminal.say(text.provenance_kept(printable(", ".join(kept))))
         terminal.say(text.bundled(arguments.output, len(data), digest))
     return recording.result.exit_code
 

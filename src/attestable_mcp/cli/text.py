@@ -73,7 +73,7 @@ HELP_ACCEPT_PRODUCT = (
 HELP_SIMULATED = "accept evidence of the simulated TEE, which proves nothing; for tests and demonstrations"
 HELP_AT = "judge as of this moment, such as 2026-01-31T12:00:00Z; for stored evidence and bundles"
 HELP_BUNDLE_OUTPUT = "write the bundle to this file"
-HELP_PROVENANCE = "keep this file in the bundle, such as a Sigstore bundle of the release; may be repeated"
+HELP_PROVENANCE = "keep this file in the bundle, unjudged, such as a Sigstore bundle of the release; may be repeated"
 HELP_SOURCE = "an https URL, or a file with a bundle, a certificate (PEM or DER) or a quote; - reads stdin"
 HELP_URL = "the server's address, such as https://mcp.example:8443/mcp"
 HELP_TOOL = "the tool's name"
@@ -464,10 +464,17 @@ def bundle_facts(made_at: str, source: str, policy: str, own: bool) -> str:
     return f"bundle of {source}, made at {made_at} by its own word; judged by {whose}, {policy}"
 
 
-def replayed(recorded: str, same: bool) -> str:
+def replayed(recorded: str, same_findings: bool, same_result: bool) -> str:
     """How a replay compares with what the bundle records."""
-    how = "the findings are the same" if same else "the findings differ: another time, policy or version judged then"
+    how = "the findings differ: another time, policy or version judged then"
+    if same_findings:
+        how = "the findings are the same" + (", and claims, verdict and error" if same_result else "")
     return f"recorded verdict: {recorded}; {how}"
+
+
+def provenance_kept(names: str) -> str:
+    """`bundle --provenance` keeps files that it does not look into."""
+    return f"provenance kept in the bundle, and judged by nobody: {names}"
 
 
 def replay_hint(made_at: str) -> str:

@@ -15,7 +15,7 @@ from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.token import add_nonce, add_token, token_writer
 from attestable_mcp.cli.trust import named, policy_of
 from attestable_mcp.rats import AttestationResult
-from attestable_mcp.wire.bundle import Bundle, is_bundle, read_bundle, recorded_findings, recorded_verdict
+from attestable_mcp.wire.bundle import Bundle, is_bundle, read_bundle, recorded_result, recorded_verdict
 
 _PROGRAM = f"{text.PROGRAM} verify"
 
@@ -64,7 +64,7 @@ def _bundle(data: bytes, policy: Policy | None, arguments: Arguments, terminal: 
     facts = _facts(bundle, result, own)
     if not terminal.json:
         terminal.say(text.bundle_facts(facts["made_at"], printable(bundle.source), printable(result.policy), own))
-        terminal.say(text.replayed(printable(facts["recorded_verdict"]), facts["same_findings"]))
+        terminal.say(text.replayed(printable(facts["recorded_verdict"]), facts["same_findings"], facts["same_result"]))
     show(terminal, result, {"bundle": facts})
     if not terminal.json and not arguments.at:
         terminal.say(text.replay_hint(facts["made_at"]))
@@ -72,13 +72,19 @@ def _bundle(data: bytes, policy: Policy | None, arguments: Arguments, terminal: 
 
 
 def _facts(bundle: Bundle, result: AttestationResult, own: bool) -> dict[str, Any]:
-    findings = [finding.to_json() for finding in result.findings]
+    """How the replay compares with the record. What a replay cannot show again stands apart, and is no difference."""
+    recorded, seen = recorded_result(bundle), result.to_json()
+    before = recorded.get("not_proven")
+    known = before if isinstance(before, list) else []
     return {
         "made_at": bundle.made_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "source": bundle.source,
         "policy_from": "bundle" if own else "yours",
         "recorded_verdict": recorded_verdict(bundle) or "none",
-        "same_findings": recorded_findings(bundle) == findings,
+        "same_findings": recorded.get("findings") == seen["findings"],
+        "same_result": {**recorded, "not_proven": None} == {**seen, "not_proven": None},
+        "not_shown_again": [sentence for sentence in result.not_proven if sentence not in known],
+        "provenance_not_judged": [name for name, _ in bundle.provenance],
     }
 
 

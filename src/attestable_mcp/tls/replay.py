@@ -50,6 +50,7 @@ CHOSEN_NONCE = (
     "when this happened, and that a connection existed: a replay shows that the evidence commits to the recorded "
     "nonce and keying material; only who made the bundle saw the connection that they came from"
 )
+KEPT_PROVENANCE = "what the provenance files of the bundle say ({}): a bundle keeps them, and nobody has judged them"
 
 
 def outcome(peer: AttestedPeer) -> AttestationResult:
@@ -258,7 +259,8 @@ def replay(bundle: Bundle, at: datetime, policy: Policy | None = None) -> Attest
     """Judge again what the bundle holds, as of `at`, by `policy` or else by the bundle's own.
 
     With a policy of one's own, its anchors count; the bundle's count only under the bundle's policy. At the bundle's
-    own time and under its own policy, the findings are those of the verdict that it records.
+    own time and under its own policy, the result is the one that it records, but for `not_proven`: that says besides
+    what no replay shows again.
 
     Raises:
         ConfigurationError: the bundle's policy, or what yours names, cannot be read.
@@ -307,9 +309,11 @@ def _brought(bundle: Bundle, name: str) -> bytes:
 
 
 def _beliefs(bundle: Bundle, own_policy: bool) -> tuple[str, ...]:
-    """What a replay has to believe of who made the bundle."""
+    """What a replay has to believe of who made the bundle, and what nobody has looked at."""
     live = isinstance(bundle.subject, LiveSubject)
-    return ((CHOSEN_NONCE,) if live else ()) + ((CHOSEN_POLICY,) if own_policy else ())
+    kept = ", ".join(name for name, _ in bundle.provenance)
+    found = ((CHOSEN_NONCE,) if live else ()) + ((CHOSEN_POLICY,) if own_policy else ())
+    return found + ((KEPT_PROVENANCE.format(kept),) if kept else ())
 
 
 def _replay_live(subject: LiveSubject, policy: Policy, verifier: Verifier, at: datetime) -> AttestationResult:

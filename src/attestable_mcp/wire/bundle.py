@@ -376,19 +376,14 @@ def _read_subject(fields: _Fields) -> FileSubject | LiveSubject:
     return fields.finish(found)
 
 
-def recorded_findings(bundle: Bundle) -> list[object] | None:
-    """The findings of the verdict that its maker recorded; None where the bundle holds no readable one."""
-    found = _recorded(bundle).get("findings")
-    return found if isinstance(found, list) else None
-
-
 def recorded_verdict(bundle: Bundle) -> str:
     """The verdict that its maker recorded; empty where the bundle holds no readable one."""
-    found = _recorded(bundle).get("verdict")
+    found = recorded_result(bundle).get("verdict")
     return found if isinstance(found, str) else ""
 
 
-def _recorded(bundle: Bundle) -> dict[str, object]:
+def recorded_result(bundle: Bundle) -> dict[str, object]:
+    """The result that its maker recorded, in its JSON shape; empty where the bundle holds no readable one."""
     try:
         found = json.loads(bundle.result)
     except (ValueError, RecursionError):

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from attestable_mcp.tls.replay import CHOSEN_POLICY
+
 WHEN = "2025-07-19T10:00:34Z"
 
 
@@ -40,7 +42,29 @@ def test_a_bundle_replays_byte_for_byte(cli: Any, made: tuple[Path, dict[str, An
         "policy_from": "bundle",
         "recorded_verdict": "partial",
         "same_findings": True,
+        "same_result": True,
+        "not_shown_again": [CHOSEN_POLICY],
+        "provenance_not_judged": [],
     }
+    own = ("not_proven", "bundle", "written", "bundle_sha256", "provenance_not_judged")
+    rest = [{name: value for name, value in seen.items() if name not in own} for seen in (first, again)]
+    assert rest[0] == rest[1]
+    assert again["not_proven"] == [*first["not_proven"], CHOSEN_POLICY]
+    said = cli("verify", str(path), "--at", WHEN).err
+    assert "the findings are the same, and claims, verdict and error" in said
+
+
+def test_provenance_is_kept_and_said_to_be_judged_by_nobody(cli: Any, folder: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release.sigstore.json"
+    release.write_text("{}")
+    words = (str(folder / "quote.bin"), "--genuine-only", "--endorsements", str(folder / "collateral"), "--at", WHEN)
+    ended = cli("bundle", *words, "--provenance", str(release), "-o", str(tmp_path / "p.bundle"))
+    assert "judged by nobody: release.sigstore.json" in ended.err
+    again = cli("verify", str(tmp_path / "p.bundle"), "--at", WHEN, "--json").json()
+    assert again["bundle"]["provenance_not_judged"] == ["release.sigstore.json"]
+    assert any("release.sigstore.json" in line and "nobody has judged" in line for line in again["not_proven"])
+    other = cli("verify", str(tmp_path / "p.bundle"), "--genuine-only", "--at", "2025-07-25T00:00:00Z", "--json").json()
+    assert (other["bundle"]["same_result"], CHOSEN_POLICY in other["not_proven"]) == (False, False)
 
 
 def test_without_a_time_a_bundle_is_judged_now_and_says_its_own_time(

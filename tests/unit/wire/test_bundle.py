@@ -25,7 +25,7 @@ from attestable_mcp.wire.bundle import (
     StoredPolicy,
     is_bundle,
     read_bundle,
-    recorded_findings,
+    recorded_result,
     recorded_verdict,
 )
 
@@ -85,10 +85,10 @@ def test_what_is_written_is_read_back_and_has_one_form(bundle: Bundle) -> None:
 
 def test_the_recorded_verdict_is_for_comparison() -> None:
     assert recorded_verdict(FILE) == "verified"
-    assert recorded_findings(FILE) == [{"check": "a"}]
+    assert recorded_result(FILE)["findings"] == [{"check": "a"}]
     for junk in (b"", b"[1]", b'{"verdict": 1, "findings": 2}', b"[" * 9999):
         odd = replace(FILE, result=junk)
-        assert (recorded_verdict(odd), recorded_findings(odd)) == ("", None)
+        assert recorded_verdict(odd) == ""
 
 
 def content(bundle: Bundle = FILE) -> dict[Any, Any]:
