@@ -20,6 +20,7 @@ from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolic
 from attestable_mcp.appraise.reattest import ReattestPolicy
 from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Answer, Challenge
 from attestable_mcp.bind.transcript import Role
 from attestable_mcp.cli.impostors import relay_with_key
@@ -422,6 +423,33 @@ def test_c1_a_certificate_that_was_young_when_it_was_judged_does_not_stay_so() -
             assert caught.value.code == "stale_evidence"
 
     asyncio.run(run())
+
+
+class Borrowed(BindingKey):
+    """Says that it is another's key."""
+
+    __slots__ = ()
+
+    def __init__(self, public: bytes) -> None:
+        super().__init__()
+        self.public = public
+
+
+def test_c2_no_client_takes_anothers_name_by_its_binding_key() -> None:
+    """Tools and sessions know a client by that key: one with evidence of its own names the key of another."""
+
+    async def run() -> None:
+        clients = _required()
+        async with _serving(clients) as server:
+            owner = ClientProver(ATTESTER)
+            await _get(server.url, Gate(_policy(), prover=owner))
+            thief = ClientProver(ATTESTER, key=Borrowed(owner.key.public))
+            with pytest.raises(ConversationError, match="binding key") as caught:
+                await _get(server.url, Gate(_policy(), prover=thief))
+            assert caught.value.code == "client_refused"
+
+    asyncio.run(run())
+    assert len(APPLICATION) == 1
 
 
 # C10: front doors

@@ -5,9 +5,9 @@ digests: the verifier rebuilds those from its own side of the socket.
 
     challenge = {"version": 1, "nonce": 32, "counter": u64, "previous": 0|64, "key": 0|32}
     answer    = {"version": 1, "counter": u64, "key": 32, "deployment_key": 0|32, "manifest": 0|32|48|64,
-                 "configuration": 0|32|48|64, then either
-                 "kind": text, "evidence": bytes, "index": uint, "size": uint, "path": [64, ...]   (a quote)
-                 or "signature": 64,                                                           (the known key signs)
+                 "configuration": 0|32|48|64, "signature": 64 (by "key", over the transcript),
+                 and unless that key is known "kind": text, "evidence": bytes, "index": uint, "size": uint,
+                 "path": [64, ...],
                  where there is one: "deployment": {"grant": bytes, "key": SPKI, "signature": 64, "revocation": bytes},
                  where the answerer challenges in turn: "challenge": bytes (a challenge as above)}
 """
@@ -104,12 +104,16 @@ class Commitments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuoteProof:
-    """Evidence whose report data is the root of a tree in which this transcript is leaf `index` of `size`."""
+    """Evidence whose report data is the root of a tree in which this transcript is leaf `index` of `size`.
+
+    `signature` is the binding key's over the transcript: evidence names that key, and anybody can name another's.
+    """
 
     evidence: Evidence
     index: int = 0
     size: int = 1
     path: tuple[bytes, ...] = ()
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +147,11 @@ class Answer:
             "manifest": self.commitments.manifest,
             "configuration": self.commitments.configuration,
         }
-        match self.proof:
-            case QuoteProof(evidence=evidence, index=index, size=size, path=path):
-                fields |= {"kind": str(evidence.kind), "evidence": evidence.body}
-                fields |= {"index": index, "size": size, "path": list(path)}
-            case KeyProof(signature=signature):
-                fields["signature"] = signature
+        fields["signature"] = self.proof.signature
+        if isinstance(self.proof, QuoteProof):
+            evidence = self.proof.evidence
+            fields |= {"kind": str(evidence.kind), "evidence": evidence.body}
+            fields |= {"index": self.proof.index, "size": self.proof.size, "path": [*self.proof.path]}
         if self.deployment is not None:
             fields["deployment"] = _deployment_fields(self.deployment)
         if self.challenge is not None:
@@ -163,15 +166,15 @@ class Answer:
             MalformedEvidence: anything else.
         """
         fields = _map(data, limits.challenge_answer, "answer")
-        common = {"version", "counter", "key", "deployment_key", "manifest", "configuration"}
+        common = {"version", "counter", "key", "deployment_key", "manifest", "configuration", "signature"}
         common |= {"deployment", "challenge"} & set(fields)
         proof: QuoteProof | KeyProof
-        if "signature" in fields:
-            _keys(fields, common | {"signature"}, "answer")
-            proof = KeyProof(signature=_bytes(fields, "signature", (SIGNATURE_SIZE,)))
-        else:
+        if "evidence" in fields:
             _keys(fields, common | {"kind", "evidence", "index", "size", "path"}, "answer")
             proof = _quote_proof(fields, limits)
+        else:
+            _keys(fields, common, "answer")
+            proof = KeyProof(signature=_bytes(fields, "signature", (SIGNATURE_SIZE,)))
         _version(fields)
         return Answer(
             counter=_uint(fields, "counter", _U64),
@@ -227,7 +230,11 @@ def _quote_proof(fields: _Fields, limits: Limits) -> QuoteProof:
         raise MalformedEvidence(f"answer: every node of the path wanted {HASH_SIZE} bytes", field="path")
     size = _uint(fields, "size", (1 << limits.tree_depth) + 1)
     return QuoteProof(
-        evidence=Evidence(kind=EvidenceKind(kind), body=body), index=_uint(fields, "index", size), size=size, path=path
+        evidence=Evidence(kind=EvidenceKind(kind), body=body),
+        index=_uint(fields, "index", size),
+        size=size,
+        path=path,
+        signature=_bytes(fields, "signature", (SIGNATURE_SIZE,)),
     )
 
 
@@ -277,10 +284,11 @@ def rebuild(
 
 
 def check(answer: Answer, verified: Verified, transcript: Transcript) -> Binding:
-    """Does this verified evidence commit to this transcript?
+    """Does this verified evidence commit to this transcript, and does whoever answers hold the key that it names?
 
     Raises:
-        ChannelMismatch: the evidence commits to another connection, or `verified` is of other evidence.
+        ChannelMismatch: the evidence commits to another connection, `verified` is of other evidence, or the binding key
+            is another's.
         NotFresh: the answer counts differently.
         MalformedEvidence: the inclusion path does not fit its tree.
     """
@@ -298,6 +306,7 @@ def check(answer: Answer, verified: Verified, transcript: Transcript) -> Binding
             f"live binding: report data wanted {wanted.hex()[:16]}…, seen {verified.claims.report_data.hex()[:16]}…",
             hint=_RELAY_HINT,
         )
+    check_signature(answer.binding_key, proof.signature, digest)
     return Binding(
         method=Method.QUOTE,
         transcript=digest,

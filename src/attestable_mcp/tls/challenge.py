@@ -200,7 +200,7 @@ class AttestationMiddleware:
             await _respond(send, 200, MEDIA_TYPE, answer.encode())
 
     async def answer(self, challenge: Challenge, channel: Channel) -> Answer:
-        """Evidence or the known key's signature over the transcript of this very connection.
+        """The binding key's signature over the transcript of this very connection, and evidence where it is not known.
 
         Raises:
             AttesterError: of the device. ConversationError: not a TLS connection of ours.
@@ -220,13 +220,14 @@ class AttestationMiddleware:
             binding_key=self._key.public,
         )
         channel.transcript = transcript.digest()
+        signature = self._key.sign(channel.transcript)
         return Answer(
             counter=challenge.counter,
             binding_key=self._key.public,
             commitments=commitments,
-            proof=KeyProof(signature=self._key.sign(transcript.digest()))
+            proof=KeyProof(signature=signature)
             if challenge.known_key == self._key.public
-            else await self.quoter.prove(transcript),
+            else replace(await self.quoter.prove(transcript), signature=signature),
             deployment=self._deployment.prove(transcript.digest()) if self._deployment is not None else None,
             challenge=asked.challenge if asked is not None else None,
         )

@@ -106,7 +106,8 @@ class ClientProver:
             return self._issued
 
     def answer(self, challenge: Challenge, channel: Channel) -> Steps[Answer]:
-        """Evidence, or the known key's signature, over the transcript of this connection in the client's role.
+        """The binding key's signature over the transcript of this connection in the client's role, and evidence where
+        that key is not known.
 
         Raises:
             AttesterError: Of the device. ConversationError: A connection without certificates.
@@ -123,13 +124,11 @@ class ClientProver:
             binding_key=self.key.public,
         )
         digest = transcript.digest()
-        proof: QuoteProof | KeyProof
-        if challenge.known_key == self.key.public:
-            proof = KeyProof(signature=self.key.sign(digest))
-        else:
+        proof: QuoteProof | KeyProof = KeyProof(signature=self.key.sign(digest))
+        if challenge.known_key != self.key.public:
             root = Tree([digest]).root
             evidence = yield Work(lambda: self.attester.attest(root))
-            proof = QuoteProof(evidence=evidence)
+            proof = QuoteProof(evidence=evidence, signature=proof.signature)
         return Answer(
             counter=challenge.counter,
             binding_key=self.key.public,

@@ -46,8 +46,9 @@ def _quoted(challenge: Challenge, *others: bytes, **socket: Any) -> tuple[Answer
         commitments=Commitments(manifest=b"m" * 32),
         proof=QuoteProof(evidence=EVIDENCE),
     )
-    tree = Tree([rebuild(answer, challenge, **(SOCKET | socket)).digest(), *others])
-    proof = QuoteProof(evidence=EVIDENCE, index=0, size=tree.size, path=tree.path(0))
+    digest = rebuild(answer, challenge, **(SOCKET | socket)).digest()
+    tree = Tree([digest, *others])
+    proof = QuoteProof(evidence=EVIDENCE, index=0, size=tree.size, path=tree.path(0), signature=KEY.sign(digest))
     claims = SimpleNamespace(report_data=tree.root)
     return replace(answer, proof=proof), SimpleNamespace(claims=claims, evidence_digest=EVIDENCE.digest)
 
@@ -106,6 +107,18 @@ def test_c3_another_socket_is_a_channel_mismatch(socket: dict[str, Any]) -> None
     with pytest.raises(ChannelMismatch) as caught:
         check(answer, verified, rebuild(answer, challenge, **(SOCKET | socket)))
     assert caught.value.code == "channel_binding_mismatch"
+
+
+def test_c2_evidence_that_names_anothers_binding_key_is_refused() -> None:
+    """Its sender is attested, and says that a key is its own which another holds: a client's identity is that key."""
+    challenge, thief = Challenge(), BindingKey()
+    answer, verified = _quoted(challenge)
+    transcript = rebuild(answer, challenge, **SOCKET)
+    assert isinstance(answer.proof, QuoteProof)
+    for signature in (thief.sign(transcript.digest()), KEY.sign(bytes(64)), bytes(64), b""):
+        with pytest.raises(ChannelMismatch) as caught:
+            check(replace(answer, proof=replace(answer.proof, signature=signature)), verified, transcript)
+        assert "its signature" in caught.value.message
 
 
 def test_c1_an_answer_to_another_nonce_is_refused() -> None:
