@@ -65,8 +65,10 @@ def request_digest(method: str, params: Mapping[str, Any]) -> bytes:
 def result_digest(result: Mapping[str, Any]) -> bytes:
     """32 bytes over a result without its receipt; an empty `_meta` stands for none. Raises: MalformedEvidence."""
     meta = result.get("_meta")
+    if "_meta" not in result or (meta and not (isinstance(meta, dict) and RECEIPT_KEY in meta)):
+        return _digest(_RESULT, result)
     bare = {key: value for key, value in result.items() if key != "_meta"}
-    if isinstance(meta, Mapping):
+    if isinstance(meta, dict):
         kept = {key: value for key, value in meta.items() if key != RECEIPT_KEY}
         bare |= {"_meta": kept} if kept else {}
     elif meta is not None:

@@ -71,6 +71,8 @@ def _written(text: str) -> bytes:
 
 
 def _number(value: int) -> bytes:
+    if 0xFF < value < 0x10000:
+        return b"\x19" + value.to_bytes(2, "big")
     return b"\x1b" + value.to_bytes(8, "big") if 0xFFFFFFFF < value < 1 << 64 else cbor.encode(value)
 
 

@@ -45,9 +45,9 @@ from attestable_mcp.wire import base64url
 _log = logging.getLogger(__name__)
 _EARLY = 4096
 """Receipts that are held until the ones before them come in."""
-_SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.5
 """Within this time after a signature was checked, the next ones wait for each other; so do receipts to be stored."""
-_TOGETHER = 64
+TOGETHER = 64
 """Receipts that wait at most."""
 _HEAD_PATH = "/.well-known/attestation/receipts"
 _UNKNOWN = "unknown_chain"
@@ -128,6 +128,7 @@ class Notary:
         self._unproven: list[tuple[bytes, Receipt, bytes]] = []
         self._proven_at = float("-inf")
         self._broken: AttestationError | None = None
+        self._told = False
         self._public: tuple[bytes, Ed25519PublicKey] | None = None
 
     @property
@@ -160,8 +161,7 @@ class Notary:
 
         Raises: AttestationError: ReceiptError, MalformedEvidence or SignatureInvalid.
         """
-        if self._broken is not None:
-            raise self._broken
+        self._raise_broken()
         if peer is None or peer.binding is None:
             raise ReceiptError("receipt: no live binding of this connection vouches for a key", hint=_HINT)
         public = peer.binding.binding_key
@@ -180,21 +180,27 @@ class Notary:
             self._keeper.keep(message, receipt, peer)
             await self._keep_proof(self._keeper, public)
 
+    def _raise_broken(self) -> None:
+        if self._broken is not None:
+            self._told = True
+            raise self._broken
+
     def _settle_now_or_soon(self) -> None:
         """Signatures at once where calls come singly; where they come in a rush, of several together a moment later.
 
         Either way what is kept is written down a moment later.
         """
-        rush = self._settling is not None or time.monotonic() - self._proven_at < _SETTLE_SECONDS
+        rush = self._settling is not None or time.monotonic() - self._proven_at < SETTLE_SECONDS
         if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle_late)
-        if not rush or len(self._unproven) >= _TOGETHER:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle_late)
+        if not rush or len(self._unproven) >= TOGETHER:
             self._settle()
+            self._raise_broken()
 
     def _settle(self) -> None:
         """The newest signature vouches for all receipts that are linked to it; those that are not have their own.
 
-        Raises: AttestationError: from then on, no answer of this conversation is passed on.
+        Where one does not hold, no answer of this conversation is passed on from then on.
         """
         waiting, self._unproven = self._unproven, []
         newest: tuple[bytes, Receipt, bytes] | None = None
@@ -209,21 +215,23 @@ class Notary:
                 check_signature(newest[0], self._key(newest[2]))
         except AttestationError as error:
             self._broken = error
-            raise
         if waiting:
             self._proven_at = time.monotonic()
 
+    def settle(self) -> None:
+        """Check the signatures that wait, and write down what is kept. Never raises: the next answer does."""
+        self._settle()
+        try:
+            if self._keeper is not None:  # what does not hold is evidence too
+                self._keeper.flush()
+        except AttestationError as error:
+            self._broken = self._broken or error
+        if self._broken is not None:
+            _log.error("receipts do not hold, or could not be kept: %s", self._broken)
+
     def _settle_late(self) -> None:
         self._settling = None
-        try:
-            try:
-                self._settle()
-            finally:  # what does not hold is evidence too
-                if self._keeper is not None:
-                    self._keeper.flush()
-        except AttestationError as error:
-            self._broken = error
-            _log.error("receipts do not hold, or could not be kept: %s", error)
+        self.settle()
 
     def _key(self, public: bytes) -> Ed25519PublicKey:
         if self._public is None or self._public[0] != public:
@@ -247,21 +255,19 @@ class Notary:
     def _mismatch(
         self, receipt: Receipt, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer
     ) -> str | None:
-        params = rpc.params(asked)
-        name = str(params.get("uri" if asked["method"] == "resources/read" else "name", ""))
-        expected = self._expected(asked["method"], name)
-        wanted = rpc.meta(asked).get(RECEIPTS_KEY, {}).get("chain")
-        if receipt.chain.hex() != wanted:
+        method, params = asked["method"], rpc.params(asked)
+        name = str(params.get("uri" if method == "resources/read" else "name", ""))
+        if receipt.chain.hex() != rpc.meta(asked).get(RECEIPTS_KEY, {}).get("chain"):
             return "it is of another chain"
-        if (receipt.method, receipt.name) != (asked["method"], name[:1024]):
-            return f"wanted one for {asked['method']} {name[:80]!r}, seen {receipt.method} {receipt.name[:80]!r}"
-        if receipt.request != request_digest(asked["method"], params):
+        if receipt.method != method or receipt.name != name[:1024]:
+            return f"wanted one for {method} {name[:80]!r}, seen {receipt.method} {receipt.name[:80]!r}"
+        if receipt.request != request_digest(method, params):
             return "it is of another request"
         if receipt.result != result_digest(result):
             return "it is of another answer"
         if receipt.transcript != peer.transcript:
             return "it names another connection's transcript"
-        if expected and receipt.item and receipt.item != expected:
+        if receipt.item and (expected := self._expected(method, name)) and receipt.item != expected:
             return "the tool that answered is not the one that was listed"
         return None
 
@@ -303,10 +309,14 @@ class Notary:
             )
 
     async def close(self, transport: httpx2.AsyncBaseTransport) -> None:
-        """At the end of a conversation: a last head, so that the removal of the last receipt can be seen later."""
+        """At the end of a conversation: a last head, so that the removal of the last receipt can be seen later.
+
+        Raises: AttestationError: receipts do not hold whose answers were passed on, and nobody was told so far.
+        """
         try:
             self._settle()
-            await self.head(transport)
+            if self._broken is None:
+                await self.head(transport)
         except (AttestationError, httpx2.HTTPError, OSError) as error:
             _log.warning("no tree head over this conversation's receipts: %s", error)
         finally:
@@ -314,6 +324,8 @@ class Notary:
                 self._settling.cancel()
             if self._keeper is not None:
                 self._keeper.close()
+        if not self._told:
+            self._raise_broken()
 
 
 class Entry:

@@ -100,11 +100,16 @@ class Watch(httpx2.AsyncBaseTransport):
         return await self._passed(request, message, self._noticed)
 
     async def aclose(self) -> None:
-        """Close the transport inside, after asking for the tree heads of what was received."""
-        if self.notary is not None:
-            with anyio.move_on_after(2.0, shield=True):
-                await self.notary.close(self.inner)
-        await self.inner.aclose()
+        """Close the transport inside, after asking for the tree heads of what was received.
+
+        Raises: AttestationError: receipts do not hold, as `Notary.close` has it.
+        """
+        try:
+            if self.notary is not None:
+                with anyio.move_on_after(2.0, shield=True):
+                    await self.notary.close(self.inner)
+        finally:
+            await self.inner.aclose()
 
     @property
     def left_open(self) -> tuple[str, ...]:

@@ -340,8 +340,8 @@ class Answers:
             await self._plain.send(message)
 
     async def _begin(self, message: asgi.Message) -> None:
-        headers = {bytes(key).lower(): bytes(value).lower() for key, value in message.get("headers", ())}
-        kind = headers.get(b"content-type", b"")
+        headers = {key.lower(): value for key, value in message.get("headers", ())}
+        kind = headers.get(b"content-type", b"").lower()
         if kind.startswith(b"application/json") and b"content-encoding" not in headers:
             self._start, self._body = message, bytearray()
             return
@@ -353,14 +353,16 @@ class Answers:
         assert self._body is not None
         assert self._start is not None
         self._body += message.get("body", b"")
-        if len(self._body) > LIMITS.mcp_message or not message.get("more_body", False):
-            whole = not message.get("more_body", False)
-            body = await rewrite_json(bytes(self._body), self._look) if whole else bytes(self._body)
-            headers = [pair for pair in self._start["headers"] if not whole or pair[0].lower() != b"content-length"]
-            headers += [(b"content-length", str(len(body)).encode())] if whole else []
-            self._body = None
-            await self._plain.send({**self._start, "headers": headers})
-            await self._plain.send({"type": "http.response.body", "body": body, "more_body": not whole})
+        more = message.get("more_body", False)
+        if more and len(self._body) <= LIMITS.mcp_message:
+            return
+        start, body, self._body = self._start, bytes(self._body), None
+        if not more:
+            body = await rewrite_json(body, self._look)
+            headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+            start = {**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
+        await self._plain.send(start)
+        await self._plain.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _event(self, message: asgi.Message) -> None:
         assert self._events is not None

@@ -27,7 +27,9 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
     """
     try:
         if _plain(value):
-            return _ENCODER.encode(value).encode()
+            text = _ENCODER.encode(value)
+            if text.isascii() or _ascii_keys(value):
+                return text.encode()
         try:
             return rfc8785.dumps(value)
         except rfc8785.IntegerDomainError:
@@ -40,10 +42,10 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
 
 
 def _plain(value: Any) -> bool:
-    """Is the standard library's encoding, several times faster, the canonical one?
+    """Is the standard library's encoding, several times faster, the canonical one, if only keys are in ASCII?
 
-    It is without floats and large integers, which ECMAScript writes otherwise, and with keys in ASCII, which sort by
-    code point as by UTF-16 unit. Both escape the same characters in the same way.
+    It is without floats and large integers, which ECMAScript writes otherwise. Both escape the same characters in the
+    same way, and sort keys alike where these are in ASCII: by code point as by UTF-16 unit.
     """
     kind = type(value)
     if kind is str or kind is bool or value is None:
@@ -51,11 +53,17 @@ def _plain(value: Any) -> bool:
     if kind is int:
         return bool(-_SAFE <= value <= _SAFE)
     if kind is dict:
-        for key, item in value.items():
-            if type(key) is not str or not key.isascii() or not (type(item) is str or _plain(item)):
+        for key, item in value.items():  # noqa: SIM110 - a generator is slower
+            if type(key) is not str or not (type(item) is str or _plain(item)):
                 return False
         return True
     return kind is list and all(type(item) is str or _plain(item) for item in value)
+
+
+def _ascii_keys(value: Any) -> bool:
+    if type(value) is dict:
+        return all(key.isascii() and _ascii_keys(item) for key, item in value.items())
+    return type(value) is not list or all(map(_ascii_keys, value))
 
 
 def _doubles(value: Any) -> Any:

@@ -187,3 +187,11 @@ def test_the_fast_way_to_canonical_json_is_the_librarys(value: Any) -> None:
             canonical(value)
         return
     assert canonical(value) == wanted
+
+
+def test_keys_are_sorted_by_utf_16_however_deep_they_stand() -> None:
+    """RFC 8785 section 3.2.3: U+10000 is written with surrogates, which sort before U+E000."""
+    keys = {"\ue000": 1, "\U00010000": 2}
+    wanted = '{"\U00010000":2,"\ue000":1}'
+    assert canonical(keys).decode() == wanted
+    assert canonical({"a": ["b", [keys]], "c": 1}).decode() == f'{{"a":["b",[{wanted}]],"c":1}}'
