@@ -149,6 +149,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.write import policy_toml
 from attestable_mcp.cli.describe import describe
+from attestable_mcp.cli.tcb_kinds import report_of
 from attestable_mcp.rats import Endorsements, Evidence, EvidenceKind
 from attestable_mcp.tls.certificate import issue
 from attestable_mcp.verifier import Verifier, Watermarks, resolve_anchors
@@ -190,8 +191,12 @@ class Attester:
 
 issued = issue(Attester(), ["a"], now=AT)
 verifier = Verifier(policy, sources=[], anchors=anchors, watermarks=Watermarks())
-result = verifier.appraise_certificate(issued.certificate_der, AT).result
+found = verifier.appraise_certificate(issued.certificate_der, AT)
+result = found.result
 assert result.verdict == "verified", result.error
+weather = report_of(found.verified, policy).to_json()
+assert (weather["tee"], weather["now"]["accepted"]) == ("cove", True)
+assert "no TCB statement is known" in weather["notes"][0]
 print("cove is served, proven, judged, pinned and described")
 """
 

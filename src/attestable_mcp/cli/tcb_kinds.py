@@ -41,10 +41,14 @@ _TPM_FACTS = ("firmware_version", "reset_count", "restart_count", "secure_boot",
 def kind_report(evidence: Evidence, stapled: Endorsements, policy: Policy, at: datetime) -> Report:
     """Prove the evidence, and say of its platform what its kind can say. Raises: AttestationError."""
     appraisal = Verifier(policy).appraise_evidence(evidence, stapled=stapled, at=at)
-    verified = appraisal.verified
-    if verified is None:
+    if appraisal.verified is None:
         raise _unverified(appraisal.result)
-    claims, row = verified.claims, _ROWS[verified.claims.tee]
+    return report_of(appraisal.verified, policy)
+
+
+def report_of(verified: Verified, policy: Policy) -> Report:
+    """What proven evidence says of its platform; a kind without a row has its dates."""
+    claims, row = verified.claims, _ROWS.get(verified.claims.tee, _PLAIN)
     found = objections(appraise(verified, policy).findings)
     head = {"tee": str(claims.tee), **{shown: _said(claims, name) for shown, name in row.head.items()}}
     return Report(
@@ -52,8 +56,8 @@ def kind_report(evidence: Evidence, stapled: Endorsements, policy: Policy, at: d
         now=Column(facts=row.facts(claims, policy), objections=tuple(found)),
         early=None,
         changes=_changes(verified, policy, row.ends),
-        notes=(*row.notes(claims), *(() if verified.ends else (text_tcb.PINNED_KEY,))),
-        at=at,
+        notes=(*row.notes(claims), *(() if verified.ends else (text_tcb.NOTHING_ENDS,))),
+        at=verified.at,
         simulated=verified.simulated,
     )
 
@@ -76,7 +80,7 @@ def _unverified(result: AttestationResult) -> AttestationError:
 
 
 def _changes(verified: Verified, policy: Policy, words: Mapping[str, str]) -> tuple[Change, ...]:
-    found = [Change(at=moment, what=words[piece]) for piece, moment in verified.ends]
+    found = [Change(at=moment, what=words.get(piece, text_tcb.ENDS[piece])) for piece, moment in verified.ends]
     return tuple(sorted((*found, *dates_of_policy(policy, verified.at)), key=lambda change: change.at))
 
 
@@ -153,6 +157,7 @@ class _Row:
     ends: Mapping[str, str]
 
 
+_PLAIN = _Row(head={}, facts=lambda *_: {}, notes=_only(text_tcb.NO_STATEMENT), ends={})
 _CHIP = MappingProxyType({"product": "product", "chip": "chip_id"})
 _ROWS: Mapping[Tee, _Row] = MappingProxyType(
     {

@@ -55,23 +55,42 @@ TPM_ENDS = {
     "certificates": "the certificate chain of the attestation key runs out: its issuer has to renew it",
     "crl": "the revocation list of the key's issuer runs out: a newer one has to be given",
 }
-PINNED_KEY = "the attestation key itself is pinned: nothing in this proof runs out, until the pin is taken away"
+NOTHING_ENDS = "nothing in this proof runs out by itself: its key is pinned, until the pin is taken away"
+NO_STATEMENT = "of platforms of this kind no TCB statement is known here"
+ENDS = {
+    "certificates": "a certificate of the proof runs out",
+    "crl": "a revocation list of the proof runs out",
+    "token": "the token runs out",
+}
+"""For kinds that have no words of their own."""
 ISSUERS_WORD = "this is the issuer's word on a platform that it judged when it made the token: it was not seen here"
 TOKEN_ENDS = {"token": "the token runs out: its issuer has to judge the platform anew"}
 ADVISORY_URL = "https://www.intel.com/content/www/us/en/security-center/advisory/{}.html"
 
 ADVISORIES = {
+    "INTEL-SA-00115": "speculative store bypass, rogue system register read (Spectre 4 and 3a)",
     "INTEL-SA-00161": "L1 terminal fault (Foreshadow)",
+    "INTEL-SA-00219": "reads of enclave memory through processor graphics",
+    "INTEL-SA-00220": "insufficient memory protection in SGX and TXT",
     "INTEL-SA-00233": "microarchitectural data sampling (ZombieLoad)",
     "INTEL-SA-00270": "TSX asynchronous abort",
     "INTEL-SA-00289": "voltage settings that the host may change (Plundervolt)",
     "INTEL-SA-00320": "special register buffer data sampling (CrossTalk)",
     "INTEL-SA-00329": "L1 data eviction and vector register sampling (CacheOut)",
     "INTEL-SA-00334": "load value injection",
+    "INTEL-SA-00381": "vector register leakage, fast store forwarding",
+    "INTEL-SA-00389": "power readings as a side channel (PLATYPUS)",
     "INTEL-SA-00615": "processor MMIO stale data",
     "INTEL-SA-00657": "stale data from the local APIC (AEPIC leak)",
     "INTEL-SA-00828": "gather data sampling (Downfall)",
+    "INTEL-SA-00837": "error injection on machines with SGX or TDX",
     "INTEL-SA-00950": "redundant prefix (Reptar)",
+    "INTEL-SA-00982": "return predictions shared between contexts",
+    "INTEL-SA-00986": "on-chip debug and test interface",
+    "INTEL-SA-01036": "TDX module",
+    "INTEL-SA-01079": "memory controller configuration with SGX",
+    "INTEL-SA-01103": "timing of the power-reading interface (RAPL)",
+    "INTEL-SA-01111": "finite state machines in hardware",
 }
 """What each is called. The link says the rest; those not named here have only it."""
 

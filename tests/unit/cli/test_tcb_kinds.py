@@ -104,7 +104,7 @@ def test_a_pinned_tpm_key_never_runs_out_and_the_page_says_so(cli: Any, evidence
     words = ("--at", WHEN, "--anchor", f"tpm={pinned}", "--json")
     seen = cli("tcb", evidence(vendor.evidence(bytes(64))), *words).json()
     assert seen["changes"] == []
-    assert any("the attestation key itself is pinned" in note for note in seen["notes"])
+    assert any("its key is pinned" in note for note in seen["notes"])
 
 
 def test_the_hardware_in_azures_evidence_is_what_the_policy_is_held_to(cli: Any, evidence: Any, tmp_path: Path) -> None:
