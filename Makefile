@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help demo test check unit integration swtpm test-slow mcpb conformance bench format lock clean
+.PHONY: help demo test check unit integration swtpm test-slow soak mcpb conformance bench format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ swtpm:  ## a TPM 2.0 in software, for the tests: by apt where that may be, else 
 
 test-slow: $(READY) swtpm  ## the suites that take minutes
 	@$(PYTEST) -q -m slow --timeout 900
+
+soak: $(READY)  ## a day of use, compressed: 200,000 calls, 5,000 sessions and faults (some ten minutes on two cores)
+	@ATTESTABLE_SOAK_CALLS=200000 ATTESTABLE_SOAK_SESSIONS=5000 $(PYTEST) -q -n 3 -m slow --timeout 7200 tests/soak
 
 mcpb: $(READY)  ## the .mcpb bundle of the bridge, for Claude Desktop and others, in dist/
 	@$(BIN)/python packaging/mcpb/build.py dist

@@ -1,6 +1,6 @@
 """A long life of the server, compressed: calls and sessions with random faults; memory flat, nothing left over.
 
-`make test-slow` runs a tenth. `ATTESTABLE_SOAK_CALLS=200000 ATTESTABLE_SOAK_SESSIONS=5000` is a day of use.
+`make test-slow` runs a tenth of a day, `make soak` a day (`soaking` says by what it is sized).
 """
 
 from __future__ import annotations

@@ -238,8 +238,8 @@ async def bridge_to(
 
 
 async def until(held: Callable[[], bool]) -> None:
-    """Wait, for five seconds at most, until this holds."""
-    with anyio.fail_after(5):
+    """Wait, for long, until this holds: how soon it must is asked elsewhere, if it is."""
+    with anyio.fail_after(40):
         while not held():
             await anyio.sleep(0.01)
 
@@ -271,3 +271,11 @@ def refuse_methods(era: str) -> None:
 
 if __name__ == "__main__":
     refuse_methods(sys.argv[1])
+
+
+async def left_when(held: Callable[[], bool], call: Callable[[], Any]) -> None:
+    """Begin a call, and leave it once this holds."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await until(held)
+        tasks.cancel_scope.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from eras import LEGACY, MODERN, NOT_LEGACY, NOT_MODERN, bridge_to, era_server, only, until
+from eras import LEGACY, MODERN, NOT_LEGACY, NOT_MODERN, bridge_to, era_server, left_when, only, until
 from mcp import Client, MCPError
 from mcp.types import (
     CreateMessageResult,
@@ -180,7 +180,7 @@ async def test_a_host_that_declines_or_fails(host: str, serve_plain: Any) -> Non
 @HOSTS
 async def test_a_host_without_a_capability_gets_a_clear_error(host: str, serve_plain: Any) -> None:
     async with across(serve_plain, host, Heard()) as client:
-        with anyio.fail_after(5):
+        with anyio.fail_after(40):
             try:
                 result = await client.call_tool("ask", {})
                 text = text_of(result) if result.is_error else "no error"
@@ -239,7 +239,7 @@ async def test_a_modern_host_listens_to_a_handshake_server(serve_plain: Any) -> 
             assert subscription.honored.resource_subscriptions == ["demo://hello"]
             await client.call_tool("changed", {})
             found = []
-            with anyio.fail_after(5):
+            with anyio.fail_after(40):
                 async for event in subscription:
                     found.append(type(event).__name__)
                     if len(found) == 2:
@@ -253,8 +253,7 @@ async def test_a_modern_host_listens_to_a_handshake_server(serve_plain: Any) -> 
 async def test_cancellation_reaches_the_handler(host: str, serve_plain: Any) -> None:
     heard = Heard()
     async with across(serve_plain, host, heard) as client:
-        with anyio.move_on_after(0.5):
-            await client.call_tool("hang", {})
+        await left_when(lambda: "hanging" in heard.server, lambda: client.call_tool("hang", {}))
         await until(lambda: heard.server[-1:] == ["cancelled"])
         assert (await client.call_tool("add", {"a": 1, "b": 1})).structured_content == {"result": 2}
 
@@ -262,7 +261,7 @@ async def test_cancellation_reaches_the_handler(host: str, serve_plain: Any) -> 
 @HOSTS
 async def test_what_is_not_there_is_an_error(host: str, serve_plain: Any) -> None:
     async with across(serve_plain, host, Heard()) as client:
-        with anyio.fail_after(5), pytest.raises(MCPError) as caught:
+        with anyio.fail_after(40), pytest.raises(MCPError) as caught:
             await client.read_resource("demo://nowhere")
         assert caught.value.code in (-32602, -32002, 0)
 
@@ -312,7 +311,7 @@ async def test_what_one_era_says_passes_untouched(host: str, serve_plain: Any) -
                 return
             async with client.listen(tools_list_changed=True) as subscription:
                 await client.call_tool("changed", {})
-                with anyio.fail_after(5):
+                with anyio.fail_after(40):
                     async for event in subscription:
                         assert type(event).__name__ == "ToolsListChanged"
                         break
