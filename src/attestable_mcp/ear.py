@@ -43,7 +43,7 @@ def claims_of(
 ) -> dict[str, Any]:
     """The claims of an EAR for this result, issued at the time of its judgement."""
     vector = _vector(result)
-    until = min(filter(None, (result.at + lifetime, result.holds_until)))
+    until = min(filter(None, (_after(result.at, lifetime), result.holds_until)))
     claims: dict[str, Any] = {
         "eat_profile": PROFILE,
         "iat": _seconds(result.at),
@@ -62,6 +62,13 @@ def claims_of(
         },
     }
     return claims | ({"iss": issuer} if issuer else {}) | ({"eat_nonce": nonce} if nonce else {})
+
+
+def _after(moment: datetime, span: timedelta) -> datetime:
+    try:
+        return moment + span
+    except OverflowError:  # a replay may judge as of any time
+        return moment
 
 
 def _seconds(moment: datetime) -> int:

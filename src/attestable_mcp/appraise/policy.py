@@ -52,6 +52,8 @@ SERVICES = ("pcs", "kds")
 """The vendors' own services that endorsements may come from: Intel's and AMD's."""
 _S = TypeVar("_S")
 
+_LONGEST = 36500 * 86400
+"""Seconds: no moment of ours lies so far from the end of the calendar's years."""
 SimulatedRule = Literal["refuse", "accept"]
 
 __all__ = [
@@ -133,8 +135,8 @@ class TrustPolicy:
 
 
 def _age(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise PolicyFault(f"wanted a time above zero, seen {value!r}", name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+        raise PolicyFault(f"wanted a time above zero, at most 36500 days, seen {value!r}", name)
 
 
 def split_anchor(name: str) -> tuple[str, str]:

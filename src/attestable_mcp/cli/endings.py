@@ -46,7 +46,8 @@ def _told(work: Callable[[], int], terminal: Terminal) -> int:
 
 def _explain(terminal: Terminal, error: Exception) -> int:
     if terminal.debug:
-        terminal.say("".join(traceback.format_exception(error)).rstrip())
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            terminal.say(printable(line))
     known = innermost(error)
     if known is None:
         return _end(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from attestable_mcp.cli.gate import add_meeting, demanded, gate_of
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import announce
 from attestable_mcp.cli.source import address
-from attestable_mcp.cli.terminal import Terminal, printable
+from attestable_mcp.cli.terminal import Terminal, printable, printable_json
 from attestable_mcp.errors import EXIT_REFUSED, ConfigurationError
 from attestable_mcp.mcp.difference import ItemChange, difference
 from attestable_mcp.mcp.manifest import Manifest
@@ -124,7 +123,7 @@ def _lines(change: ItemChange) -> list[str]:
 
 def _hand_over(manifest: Manifest, live: dict[str, Any], arguments: Arguments, terminal: Terminal) -> None:
     document = _signed(manifest, arguments).to_json() if arguments.sign else manifest.to_json()
-    content = json.dumps(document, indent=2, ensure_ascii=False)
+    content = printable_json(document)
     if arguments.output:
         write_file(arguments.output, content + "\n", force=arguments.force)
     if terminal.json:

@@ -29,6 +29,15 @@ def printable(value: object) -> str:
     return "".join(_escape(char) if unicodedata.category(char) in _BAD else char for char in shown)
 
 
+def printable_json(value: object) -> str:
+    """JSON for a person, indented, in which the same characters are escaped as JSON does it."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    return "\n".join(
+        "".join(json.dumps(char)[1:-1] if unicodedata.category(char) in _BAD else char for char in line)
+        for line in lines
+    )
+
+
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 

@@ -224,7 +224,9 @@ class Judge:
             stapled=read.endorsements,
             result=appraisal.result,
             verified=verified,
-            until=min(_holds_until(appraisal.result, verified), self._young_until(read.leaf), at + self._max_age),
+            until=min(
+                _holds_until(appraisal.result, verified), self._young_until(read.leaf), _after(at, self._max_age)
+            ),
         )
         self._certificates.put(digest, found)
         return found
@@ -245,7 +247,9 @@ class Judge:
     def _young_until(self, leaf: X509Leaf) -> datetime:
         """Up to when the policy takes a certificate of this age."""
         limit = self.policy.trust.certificate_age_limit
-        return leaf.not_after if limit is None else min(leaf.not_after, leaf.not_before + timedelta(seconds=limit))
+        if limit is None:
+            return leaf.not_after
+        return min(leaf.not_after, _after(leaf.not_before, timedelta(seconds=limit)))
 
     @property
     def _max_age(self) -> timedelta:
@@ -395,6 +399,14 @@ def admitted(appraisal: Appraisal, what: str) -> Verified:
     raise AppraisalRefused(
         f"{what}: {words or 'refused'}", result=result, code=code, hint=result.error.hint if result.error else None
     )
+
+
+def _after(moment: datetime, span: timedelta) -> datetime:
+    """The sum, or the last moment that there is: a replay may judge as of any time."""
+    try:
+        return moment + span
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _holds_until(result: AttestationResult, verified: Verified) -> datetime:

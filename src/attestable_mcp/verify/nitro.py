@@ -53,7 +53,7 @@ def verify(
     _check_signature(document, leaf, trail)
     path = walk(leaf, read_pool(document.cabundle), anchors.aws, at=at, trail=trail, check="nitro.chain", memory=memory)
     wanted = f"a document made before {at:%Y-%m-%dT%H:%M:%SZ}"
-    ahead = document.made_at > at + _SKEW
+    ahead = document.made_at - at > _SKEW
     trail.demand(not ahead, ChainInvalid, "nitro.timestamp", wanted, f"{document.made_at:%Y-%m-%dT%H:%M:%SZ}")
     return Verified(
         _MINT,

@@ -314,7 +314,7 @@ def _check_times(token: Token, at: datetime, trail: Trail) -> datetime:
         _refuse(trail, "token.expiry", f"a token that holds at {_shown(at)}", f"exp {_shown(expires)}", "token_expired")
     for name in ("nbf", "iat"):
         start = _time(token, name)
-        if (name in token.claims and start is None) or (start is not None and start > at + SKEW):
+        if (name in token.claims and start is None) or (start is not None and start - at > SKEW):
             _refuse(trail, "token.start", f"{name} up to {_shown(at)}", f"{name} {_shown(start)}", "token_expired")
     assert expires is not None
     trail.passed("token.expiry", _shown(expires))

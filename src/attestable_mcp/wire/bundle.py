@@ -26,6 +26,8 @@ MAGIC = cbor.encode(cbor.Tagged(_TAG, [NAME, VERSION, 0]))[:-1]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = 253402300800 * 1_000_000
 """The year 10000, in microseconds."""
+_EXPORTED = 32
+"""Bytes of keying material (`bind.transcript.EXPORTER_SIZE`)."""
 _T = TypeVar("_T")
 
 
@@ -373,6 +375,8 @@ def _read_subject(fields: _Fields) -> FileSubject | LiveSubject:
         answer=fields.take("answer", bytes),
         exporter=fields.take("exporter", bytes),
     )
+    if len(found.exporter) != (_EXPORTED if found.answer else 0):
+        raise fields.fail("exporter", f"wanted {_EXPORTED} bytes beside an answer, and none without")
     return fields.finish(found)
 
 

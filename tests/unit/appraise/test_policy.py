@@ -228,6 +228,7 @@ BAD: dict[str, tuple[str, int | None, str]] = {
     "simulated word": (f"[trust]\nsimulated = 'yes'\n[policy]\n{IDENTITY}", 2, "wanted one of refuse, accept"),
     "age zero": (f"[trust]\nmax_age = 0\n[policy]\n{IDENTITY}", 2, "above zero"),
     "age negative": (f"[trust]\nmax_age = -1\n[policy]\n{IDENTITY}", 2, "above zero"),
+    "age beyond the calendar": (f"[trust]\nmax_age = '99999999d'\n[policy]\n{IDENTITY}", 2, "at most 36500 days"),
     "age unit": (f"[trust]\nmax_age = '10 minutes'\n[policy]\n{IDENTITY}", 2, "wanted seconds"),
     "age infinite": (f"[trust]\nmax_age = inf\n[policy]\n{IDENTITY}", 2, "wanted seconds"),
     "age bool": (f"[trust]\nmax_certificate_age = true\n[policy]\n{IDENTITY}", 2, "wanted seconds"),

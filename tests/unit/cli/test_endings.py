@@ -13,7 +13,7 @@ import pytest
 
 from attestable_mcp.cli.endings import guarded, innermost
 from attestable_mcp.cli.report import page
-from attestable_mcp.cli.terminal import Terminal, printable, wants_colour
+from attestable_mcp.cli.terminal import Terminal, printable, printable_json, wants_colour
 from attestable_mcp.errors import AppraisalRefused, AttesterError, ChannelMismatch, EndorsementUnavailable
 from attestable_mcp.rats import AttestationResult, ErrorReport, Finding, Outcome, Verdict
 
@@ -58,6 +58,21 @@ def test_a_fault_of_ours_says_so_with_its_type_and_shows_a_traceback_only_with_d
     assert "issue tracker" in quiet.err.getvalue()
     assert "Traceback" not in quiet.err.getvalue()
     assert "Traceback" in loud.err.getvalue()
+
+
+def test_a_strangers_words_draw_on_no_terminal_with_debug_neither():
+    loud = terminal(debug=True)
+    guarded(raising(ChannelMismatch("seen \x1b[2J \x9b0m \u202e")), loud)
+    assert not set("\x1b\x9b\u202e") & set(loud.err.getvalue())
+    assert "Traceback" in loud.err.getvalue()
+
+
+def test_json_for_a_person_holds_no_character_that_moves_a_cursor():
+    value = {"description": "a\x9b31m\u202eb\ud800\U000e0001é\n", "list": [1, None, True]}
+    shown = printable_json(value)
+    assert shown.replace("\n", "").isprintable()
+    assert "é" in shown
+    assert json.loads(shown) == value
 
 
 def test_a_cause_of_our_family_is_found_but_a_fault_while_handling_one_is_a_fault():

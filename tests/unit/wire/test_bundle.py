@@ -83,6 +83,17 @@ def test_what_is_written_is_read_back_and_has_one_form(bundle: Bundle) -> None:
     assert read_bundle(data).encode() == data
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"exporter": b"e"}, {"exporter": b""}, {"answer": b""}, {"exporter": b"e" * 33}],
+    ids=["short", "none", "without an answer", "long"],
+)
+def test_keying_material_has_its_size_beside_an_answer_and_nowhere_else(changes: dict[str, bytes]) -> None:
+    assert isinstance(LIVE.subject, LiveSubject)
+    with pytest.raises(MalformedEvidence, match="exporter"):
+        read_bundle(replace(LIVE, subject=replace(LIVE.subject, **changes)).encode())
+
+
 def test_the_recorded_verdict_is_for_comparison() -> None:
     assert recorded_verdict(FILE) == "verified"
     assert recorded_result(FILE)["findings"] == [{"check": "a"}]
