@@ -121,6 +121,7 @@ _TABLE = {
     "tool_refused": "The tool is not what the server committed to. Ask the operator; nothing was called.",
     "tool_not_listed": "The server never listed this tool. List its tools, and call one of them.",
     "tool_not_promised": "The tool is not in the manifest that the server committed to. Ask the operator.",
+    "server_changed": "The server's instructions, name or version are not the promised ones. See the difference first.",
     "tool_changed": "The tool's description or schema changed after it was proven. Look at the difference first.",
     "bad_manifest": "The server lists something that cannot be described in one way. Ask its operator to correct it.",
     "no_manifest": "The server cannot be asked for its tools. Serve it with a manifest that was written before.",

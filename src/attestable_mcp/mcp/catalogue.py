@@ -6,15 +6,26 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import anyio
 
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp.lister import Ask, read_manifest
-from attestable_mcp.mcp.manifest import Kind, Listing, Manifest, listing
+from attestable_mcp.mcp.manifest import (
+    INSTRUCTIONS,
+    Item,
+    Kind,
+    Listing,
+    Manifest,
+    identity,
+    introduction,
+    listing,
+    server_digest,
+)
 
 _log = logging.getLogger(__name__)
 _DOUBTS = 256
@@ -84,6 +95,25 @@ class Catalogue:
             await self.refresh()
             missing = self._missing(seen)
         return missing or {} if last else {}
+
+    async def introduced(self, result: Mapping[str, Any]) -> Item:
+        """A client was told this of the server: if that is not what we know, look again. What it was not told of it."""
+        try:
+            said = introduction(result)
+            news = not self._says(said) and self._doubt(server_digest(said))
+        except AttestationError:
+            return {}
+        if news:
+            await self.refresh()
+        known = self.manifest.server if self.manifest is not None else None
+        return {name: value for name, value in identity(known or {}).items() if name not in said}
+
+    def _says(self, said: Item) -> bool:
+        known = self.manifest.server if self.manifest is not None else None
+        if known is None:
+            return self._fixed is not None
+        shown = {name: value for name, value in known.items() if name in said or name == INSTRUCTIONS}
+        return server_digest(shown) == server_digest(said)
 
     def _missing(self, seen: Listing) -> dict[str, bytes] | None:
         """What a list lacks of the manifest; None where it has anything that is not in the manifest."""

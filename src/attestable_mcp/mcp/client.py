@@ -202,13 +202,21 @@ def _told_as_ours() -> Iterator[None]:
     try:
         yield
     except MCPError as error:
-        data = error.data if isinstance(error.data, dict) else {}
-        if error.code not in (NOT_CALLED, NO_RECEIPT) or not isinstance(data.get("code"), str):
+        found = _refused(error)
+        if found is None:
             raise
-        message, code, hint = str(data.get("message", error.message)), data["code"], str(data.get("hint", ""))
-        if error.code == NO_RECEIPT:
-            raise ReceiptError(message, code=code, hint=hint) from error
-        raise ToolRefused(message, code=code, hint=hint, difference=data.get("difference")) from error
+        raise found from error
+
+
+def _refused(error: MCPError) -> AttestationError | None:
+    """The error of our family that the watch has put into an answer."""
+    data = error.data if isinstance(error.data, dict) else {}
+    if error.code not in (NOT_CALLED, NO_RECEIPT) or not isinstance(data.get("code"), str):
+        return None
+    message, code, hint = str(data.get("message", error.message)), data["code"], str(data.get("hint", ""))
+    if error.code == NO_RECEIPT:
+        return ReceiptError(message, code=code, hint=hint)
+    return ToolRefused(message, code=code, hint=hint, difference=data.get("difference"))
 
 
 @asynccontextmanager
@@ -281,6 +289,9 @@ def told(error: Exception) -> AttestationError | None:
             return leaf
         if isinstance(leaf, MCPError) and leaf.code == UNPROVEN:
             return _unproven(leaf)
+        if isinstance(leaf, MCPError) and (refused := _refused(leaf)) is not None:
+            refused.__cause__ = leaf
+            return refused
     for leaf in leaves:
         if isinstance(leaf, (httpx2.ConnectError, httpx2.ConnectTimeout)):
             return _unreachable(leaf)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attestable_mcp.mcp.manifest import KINDS, Kind, Listing, Manifest
+from attestable_mcp.mcp.manifest import KINDS, SERVER, Kind, Listing, Manifest
 
 _MOST = 64
 """Changes within one item that are told apart; a wholly other schema is told as such."""
@@ -66,7 +66,16 @@ class ItemChange:
 
 def difference(wanted: Manifest, seen: Manifest) -> tuple[ItemChange, ...]:
     """Every item that was added, removed or changed from `wanted` to `seen`; empty where the digests agree."""
-    return tuple(change for kind in KINDS for change in set_difference(wanted.sets[kind.name], seen.sets[kind.name]))
+    same = wanted.set_digests.get(SERVER.name) == seen.set_digests.get(SERVER.name)
+    own = () if same else (server_difference(wanted.server, seen.server),)
+    lists = ((wanted.sets[kind.name], seen.sets[kind.name]) for kind in KINDS)
+    return own + tuple(change for pair in lists for change in set_difference(*pair))
+
+
+def server_difference(wanted: Mapping[str, Any] | None, seen: Mapping[str, Any] | None) -> ItemChange:
+    """The same for what the server says of itself; None where a manifest of version 1 does not hold it."""
+    name = str((seen or wanted or {}).get(SERVER.key, ""))
+    return item_difference(SERVER, name, wanted, seen)
 
 
 def set_difference(wanted: Listing, seen: Listing) -> Iterator[ItemChange]:

@@ -21,7 +21,19 @@ from attestable_mcp.errors import AttestationError, ConversationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, bridge_headers, rpc
 from attestable_mcp.mcp.bridge_sse import EventReader
-from attestable_mcp.mcp.manifest import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind, Manifest, of_lists
+from attestable_mcp.mcp.manifest import (
+    KINDS,
+    PROMPTS,
+    RESOURCES,
+    TEMPLATES,
+    TOOLS,
+    Item,
+    Kind,
+    Manifest,
+    identity,
+    introduction,
+    of_lists,
+)
 from attestable_mcp.mcp.translate import NEWEST, NEWEST_HANDSHAKE
 
 _log = logging.getLogger(__name__)
@@ -66,7 +78,7 @@ class NoLists(ConversationError):
 
 
 async def read_manifest(ask: Ask, *, counter: int = 0) -> Manifest:
-    """All lists of the server behind `ask`, in a session of its own.
+    """What the server behind `ask` says of itself, and all its lists, in a session of its own.
 
     Raises:
         NoLists: it speaks neither era to us. ConversationError: a list without end. MalformedEvidence: a list that no
@@ -76,16 +88,29 @@ async def read_manifest(ask: Ask, *, counter: int = 0) -> Manifest:
     if session is None:
         raise NoLists("the server answers neither server/discover nor initialize", hint="it may want authorization")
     try:
+        server = await _named(session, ask)
         lists = {kind.name: await session.all(kind) for kind in KINDS if session.has(kind)}
     finally:
         await session.close()
-    return of_lists(lists, counter=counter)
+    return of_lists(lists, server=server, counter=counter)
+
+
+async def _named(session: _Session, ask: Ask) -> Item:
+    """What the server says of itself. One that names itself in the handshake's era only is asked there, too."""
+    if not session.modern or identity(session.server):
+        return session.server
+    other = await _legacy(ask)
+    if other is None:
+        return session.server
+    await other.close()
+    return {**identity(other.server), **session.server}
 
 
 @dataclass(slots=True, kw_only=True)
 class _Session:
     ask: Ask
     capabilities: Mapping[str, Any]
+    server: Item
     envelope: rpc.Message
     version: str
     modern: bool
@@ -142,11 +167,12 @@ class _Session:
 
 async def _modern(ask: Ask) -> _Session | None:
     envelope = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: CAPABILITIES, rpc.CLIENT_INFO: rpc.client_info()}
-    session = _Session(ask=ask, capabilities={}, envelope=envelope, version=NEWEST, modern=True)
+    session = _Session(ask=ask, capabilities={}, server={}, envelope=envelope, version=NEWEST, modern=True)
     result = (await session.request("server/discover", {})).get("result")
     if not isinstance(result, dict) or not isinstance(result.get("capabilities"), dict):
         return None
     session.capabilities = result["capabilities"]
+    session.server = introduction(result)
     return session
 
 
@@ -161,6 +187,7 @@ async def _legacy(ask: Ask) -> _Session | None:
     session = _Session(
         ask=ask,
         capabilities=result["capabilities"],
+        server=introduction(result),
         envelope={},
         version=version if isinstance(version, str) else NEWEST_HANDSHAKE,
         modern=False,

@@ -1,8 +1,9 @@
-"""What a server offers, as one digest: its tools, prompts, resources and resource templates.
+"""What a server offers, as one digest: what it says of itself, its tools, prompts, resources and resource templates.
 
 Each item is hashed in canonical JSON (RFC 8785) over the members that say what it is and does, behind a label of its
-kind; each set is hashed over its items' names and digests, sorted by name; the manifest over its four sets. So a
-change of any covered member, a rename, an addition and a removal each give another digest, and another order does not.
+kind; each set is hashed over its items' names and digests, sorted by name; the manifest over what the server says of
+itself and over its four sets. Manifests of version 1 leave the former out, and are read still. So a change of any
+covered member, a rename, an addition and a removal each give another digest, and another order does not.
 Every hash is SHA-256 over parts framed by their u32 big-endian length (`bind.transcript.frame`). docs/manifest.md has
 the format byte by byte. Not covered: `_meta`, icons, and what changes by itself (sizes, times of change).
 """
@@ -25,8 +26,12 @@ META_KEY: Final = "dev.attestable-mcp/manifest"
 """Where a list's `_meta` carries the digests of the whole manifest."""
 EXPECT_KEY: Final = "dev.attestable-mcp/expect"
 """Where a request's `_meta` says which digest its tool must have: the server refuses the call if it has another."""
-FORMAT: Final = "attestable-mcp/manifest/v1"
-_LABEL: Final = FORMAT.encode("ascii")
+FORMAT: Final = "attestable-mcp/manifest/v2"
+FORMAT_1: Final = "attestable-mcp/manifest/v1"
+"""As the present one, without what the server says of itself."""
+_LABEL: Final = FORMAT_1.encode("ascii")
+"""Of items and sets, which are the same in both versions."""
+_LABEL_2: Final = FORMAT.encode("ascii")
 DIGEST_SIZE: Final = 32
 
 Item = Mapping[str, Any]
@@ -57,6 +62,13 @@ TEMPLATES: Final = Kind(
 )  # fmt: skip
 KINDS: Final = (TOOLS, PROMPTS, RESOURCES, TEMPLATES)
 BY_METHOD: Final = {kind.method: kind for kind in KINDS}
+SERVER: Final = Kind(
+    "server", "server", "name", "initialize", ("name", "title", "version", "description", "instructions")
+)
+"""What a server says of itself when a conversation begins. Not a list: there is one."""
+INSTRUCTIONS: Final = "instructions"
+INTRODUCTIONS: Final = ("initialize", "server/discover")
+_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 
 
 def covered(kind: Kind, item: Item) -> dict[str, Any]:
@@ -88,9 +100,31 @@ def set_digest(kind: Kind, digests: Mapping[str, bytes]) -> bytes:
     return _hash(_LABEL + b"/" + kind.name.encode("ascii"), *parts)
 
 
+def introduction(result: Mapping[str, Any]) -> Item:
+    """What a server says of itself, from the result of `initialize` or, in the later era, of `server/discover`.
+
+    Source: MCP 2025-11-25, basic/lifecycle; 2026-07-28, server/discover and basic (`serverInfo` in `_meta`).
+    """
+    meta = result.get("_meta")
+    info = result.get("serverInfo") or (meta.get(_SERVER_INFO) if isinstance(meta, Mapping) else None)
+    said = {**(info if isinstance(info, Mapping) else {}), INSTRUCTIONS: result.get(INSTRUCTIONS)}
+    return covered(SERVER, said)
+
+
+def identity(said: Item) -> Item:
+    """What a server says of itself but for its instructions: not every answer of the later era has it."""
+    return {name: value for name, value in said.items() if name != INSTRUCTIONS}
+
+
+def server_digest(item: Item) -> bytes:
+    """32 bytes over what a server says of itself. Raises: MalformedEvidence."""
+    return _hash(_LABEL_2 + b"/server", canonical(covered(SERVER, item), field=SERVER.word))
+
+
 def whole_digest(sets: Mapping[str, bytes]) -> bytes:
-    """32 bytes over the four sets' digests, by `Kind.name`: what a transcript commits to."""
-    return _hash(_LABEL, *(sets[kind.name] for kind in KINDS))
+    """32 bytes over the four sets' digests, by `Kind.name`, and the server's where it is there: what is proven."""
+    lists = (sets[kind.name] for kind in KINDS)
+    return _hash(_LABEL_2, sets[SERVER.name], *lists) if SERVER.name in sets else _hash(_LABEL, *lists)
 
 
 def _hash(label: bytes, *parts: bytes) -> bytes:
@@ -141,8 +175,12 @@ EMPTY: Final = MappingProxyType({kind.name: listing(kind, ()) for kind in KINDS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All that a server offers. `counter` says how often the list has changed since the server started."""
+    """All that a server offers. `counter` says how often it has changed since the server started.
 
+    `server` is what the server says of itself; None in a manifest of version 1, which does not hold it.
+    """
+
+    server: Item | None = None
     sets: Mapping[str, Listing] = field(default_factory=lambda: EMPTY)
     counter: int = 0
     digest: bytes = field(init=False)
@@ -154,8 +192,14 @@ class Manifest:
 
     @property
     def set_digests(self) -> dict[str, bytes]:
-        """Each set's digest by `Kind.name`."""
-        return {name: found.digest for name, found in self.sets.items()}
+        """Each set's digest by `Kind.name`; with the server's own, from version 2 on."""
+        own = {} if self.server is None else {SERVER.name: server_digest(self.server)}
+        return own | {name: found.digest for name, found in self.sets.items()}
+
+    @property
+    def version(self) -> int:
+        """Of the format: 2, or 1 for a manifest that does not hold what the server says of itself."""
+        return 1 if self.server is None else 2
 
     @property
     def tools(self) -> Listing:
@@ -165,27 +209,28 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest document: the covered members of every item, sorted by name, and the digests over them."""
         return {
-            "format": FORMAT,
+            "format": FORMAT_1 if self.server is None else FORMAT,
             "digest": self.digest.hex(),
             "sets": {name: digest.hex() for name, digest in self.set_digests.items()},
+            **({} if self.server is None else {SERVER.name: dict(self.server)}),
             **{name: [dict(found.items[key]) for key in sorted(found.items)] for name, found in self.sets.items()},
         }
 
     def summary(self) -> dict[str, Any]:
         """What `_meta` of a list carries: enough to recompute the whole digest from one set."""
         return {
-            "version": 1,
+            "version": self.version,
             "digest": self.digest.hex(),
             "sets": {name: digest.hex() for name, digest in self.set_digests.items()},
             "counter": self.counter,
         }
 
 
-def of_lists(lists: Mapping[str, Iterable[Any]], *, counter: int = 0) -> Manifest:
+def of_lists(lists: Mapping[str, Iterable[Any]], *, server: Item | None = None, counter: int = 0) -> Manifest:
     """A manifest of raw lists by `Kind.name`; a missing one is empty. Raises: MalformedEvidence."""
-    return Manifest(
-        sets=MappingProxyType({kind.name: listing(kind, lists.get(kind.name, ())) for kind in KINDS}), counter=counter
-    )
+    sets = MappingProxyType({kind.name: listing(kind, lists.get(kind.name, ())) for kind in KINDS})
+    own = None if server is None else MappingProxyType(covered(SERVER, server))
+    return Manifest(server=own, sets=sets, counter=counter)
 
 
 def read_document(text: str | bytes, *, source: str = "manifest") -> Manifest:
@@ -205,13 +250,17 @@ def read_document(text: str | bytes, *, source: str = "manifest") -> Manifest:
 
 def document(value: Any, *, source: str = "manifest") -> Manifest:
     """As `read_document`, from parsed JSON. Raises: MalformedEvidence."""
-    allowed = {"format", "digest", "sets", *(kind.name for kind in KINDS)}
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not set(value) <= allowed:
+    allowed = {"format", "digest", "sets", SERVER.name, *(kind.name for kind in KINDS)}
+    known = isinstance(value, dict) and value.get("format") == (FORMAT if SERVER.name in value else FORMAT_1)
+    if not known or not set(value) <= allowed:
         raise MalformedEvidence(f"{source}: is no document of {FORMAT}", field=source, code="bad_manifest")
     lists = {kind.name: value.get(kind.name, []) for kind in KINDS}
     if not all(isinstance(items, list) for items in lists.values()):
         raise MalformedEvidence(f"{source}: wanted lists of items", field=source, code="bad_manifest")
-    found = of_lists(lists)
+    server = value.get(SERVER.name)
+    if server is not None and (not isinstance(server, dict) or not set(server) <= set(SERVER.members)):
+        raise MalformedEvidence(f"{source}: server: wanted an object", field=source, code="bad_manifest")
+    found = of_lists(lists, server=server)
     if value.get("digest") != found.digest.hex():
         raise MalformedEvidence(
             f"{source}: digest wanted {found.digest.hex()}, seen {str(value.get('digest'))[:64]}",

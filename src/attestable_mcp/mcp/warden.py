@@ -16,8 +16,8 @@ from typing import Any
 from attestable_mcp.appraise.offer import ManifestPolicy
 from attestable_mcp.errors import MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp.difference import ItemChange, item_difference
-from attestable_mcp.mcp.manifest import KINDS, Item, Kind, Listing, Manifest, listing
+from attestable_mcp.mcp.difference import ItemChange, item_difference, server_difference
+from attestable_mcp.mcp.manifest import INSTRUCTIONS, KINDS, Item, Kind, Listing, Manifest, listing, server_digest
 
 _log = logging.getLogger(__name__)
 _TOLD = 1024
@@ -66,6 +66,9 @@ class Warden:
         self._tell = tell or _log_change
         self._told: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
         self._sets = {kind: _Set() for kind in KINDS}
+        self._server: Item | None = None
+        self.holds_server = False
+        """Does the promised manifest say what the server says of itself? One of version 1 does not."""
         self.changes: list[ItemChange] = []
         """What was told so far, the newest last; bounded."""
         if promised is not None:
@@ -73,10 +76,30 @@ class Warden:
 
     def promise(self, manifest: Manifest) -> None:
         """From now on, exactly these items are accepted."""
+        self._server, self.holds_server = manifest.server, manifest.server is not None
         for kind, found in self._sets.items():
             promised = manifest.sets[kind.name]
             found.promised, found.items = dict(promised.digests), dict(promised.items)
             found.closed = True
+
+    def introduced(self, said: Item) -> Refusal | None:
+        """May what the server says of itself be passed on? None: yes. The first time is the promise, if there is none.
+
+        Where it leaves out its name or version, which not every answer holds, these are not compared.
+        """
+        if self._server is None:
+            self._server = said
+        wanted = {name: value for name, value in self._server.items() if name in said or name == INSTRUCTIONS}
+        if server_digest(wanted) == server_digest(said):
+            return None
+        change = server_difference(wanted, said)
+        self._note(change, server_digest(said))
+        return Refusal(
+            code="server_changed",
+            message=change.words,
+            hint="nothing of it was passed on; if the change is wanted, pin the server anew",
+            change=change,
+        )
 
     def complete(self, kind: Kind) -> bool:
         """Is the present list known as a whole?"""

@@ -20,19 +20,20 @@ import httpx2
 from attestable_mcp.appraise.offer import ManifestPolicy
 from attestable_mcp.errors import AttestationError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp import bridge_headers, rpc
+from attestable_mcp.mcp import bridge_headers, commitment, rpc
 from attestable_mcp.mcp.awaited import Awaited
 from attestable_mcp.mcp.lister import Reply
 from attestable_mcp.mcp.manifest import (
     BY_METHOD,
     EXPECT_KEY,
-    META_KEY,
+    INTRODUCTIONS,
     PROMPTS,
+    SERVER,
     TOOLS,
     Kind,
     Listing,
+    server_digest,
     set_digest,
-    whole_digest,
 )
 from attestable_mcp.mcp.notary import Notary
 from attestable_mcp.mcp.precaution import Precaution
@@ -80,6 +81,7 @@ class Watch(httpx2.AsyncBaseTransport):
         self._ids = itertools.count(1)
         self._locks = {kind: anyio.Lock() for kind in BY_METHOD.values()}
         self._unproven: dict[Kind, Refusal] = {}
+        self._uncovered = ""
         self._awaited = Awaited(self._noticed)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -92,6 +94,8 @@ class Watch(httpx2.AsyncBaseTransport):
         method = message["method"]
         if method in BY_METHOD:
             return await self._passed(request, message, self._listed(BY_METHOD[method], message))
+        if method in INTRODUCTIONS:
+            return await self._passed(request, message, self._introduced)
         if method in _GUARDED and (refusal := await self._judge(request, message)) is not None:
             return _answer(request, message["id"], refusal)
         self._ask_for_proof(request, message)
@@ -114,11 +118,12 @@ class Watch(httpx2.AsyncBaseTransport):
     @property
     def left_open(self) -> tuple[str, ...]:
         """What the lists that came leave open, in sentences: they may be shorter than what the evidence commits to."""
-        return tuple(
+        short = tuple(
             f"why {count} of the {kind.name} that the server's evidence commits to are not shown to this session"
             for kind, count in self._short.items()
             if count
         )
+        return (*short, self._uncovered) if self._uncovered else short
 
     def _ask_for_proof(self, request: httpx2.Request, message: rpc.Message) -> None:
         """Some calls go out only on a connection that was proven for them."""
@@ -226,6 +231,47 @@ class Watch(httpx2.AsyncBaseTransport):
                 self._precaution.changed()
         return None
 
+    # --- the server itself -----------------------------------------------------------------------------------------
+
+    async def _introduced(self, message: rpc.Message) -> rpc.Message | None:
+        """What the server says of itself when a conversation begins; an error where that is not what was promised."""
+        result = message.get("result")
+        if not isinstance(result, dict):
+            return None
+        try:
+            refusal = await self._introduction(result)
+        except MalformedEvidence as error:
+            refusal = Refusal(code=error.code, message=error.message, hint=_MALFORMED)
+        return None if refusal is None else _error(message["id"], refusal)
+
+    async def _introduction(self, result: rpc.Message) -> Refusal | None:
+        said, sets = commitment.said_of(result), commitment.sets_of(result)
+        held = server_digest(said)
+        refusal = self._server_doubt(sets, held)
+        if refusal is not None:
+            self._peer = await self._prove()
+            refusal = self._server_doubt(sets, held)
+        self._note_uncovered(sets)
+        return refusal or self.warden.introduced(said)
+
+    def _server_doubt(self, sets: Mapping[str, bytes] | None, held: bytes) -> Refusal | None:
+        unwanted = not self._wants_proof or (
+            not self.warden.holds_server and commitment.leaves_out_server(self._committed, sets)
+        )
+        return None if unwanted else commitment.doubt(self._policy, self._committed, sets, SERVER.name, held)
+
+    def _note_uncovered(self, sets: Mapping[str, bytes] | None) -> None:
+        """Does nobody stand behind what the server says of itself? For `left_open`, and once for the log."""
+        pinned = self.warden.holds_server or self._policy.digest == self._committed.hex()
+        found = ""
+        if self._wants_proof and commitment.leaves_out_server(self._committed, sets):
+            found = commitment.OLD_SERVER
+        elif self._policy.mode in ("pinned", "signed") and not pinned:
+            found = commitment.OLD_PIN
+        if found and found != self._uncovered:
+            _log.warning("not proven: %s", found)
+        self._uncovered = found
+
     # --- lists -----------------------------------------------------------------------------------------------------
 
     def _listed(self, kind: Kind, asked: rpc.Message) -> Look:
@@ -244,7 +290,7 @@ class Watch(httpx2.AsyncBaseTransport):
         items = result.get(kind.name)
         if kind is TOOLS and self._precaution is not None and isinstance(items, list):
             self._precaution.learn(items)
-        self._hidden[kind] = ({} if first else self._hidden.get(kind, {})) | _hidden(result)
+        self._hidden[kind] = ({} if first else self._hidden.get(kind, {})) | commitment.hidden_of(result)
         last = not isinstance(result.get("nextCursor"), str)
         try:
             shown, whole = self.warden.page(kind, items if isinstance(items, list) else [], first=first, last=last)
@@ -278,20 +324,12 @@ class Watch(httpx2.AsyncBaseTransport):
         self._short[kind] = short
 
     def _doubt(self, whole: Listing, result: rpc.Message) -> Refusal | None:
-        committed = self._peer.commitments.manifest if self._peer is not None else b""
-        sets = _sets(result)
-        if not committed:
-            return Refusal(
-                code="manifest_uncommitted", message="the server's evidence commits to no manifest", hint=_SILENT
-            )
         held = set_digest(whole.kind, {**self._hidden.get(whole.kind, {}), **whole.digests})
-        if sets is None or sets.get(whole.kind.name) != held or whole_digest(sets) != committed:
-            text = f"the list of {whole.kind.name} is not the one that the server's evidence commits to"
-            return Refusal(code="manifest_mismatch", message=text, hint=_MISMATCH)
-        if self._policy.digest and not self._policy.document and committed.hex() != self._policy.digest:
-            text = f"manifest: wanted {self._policy.digest}, seen {committed.hex()}"
-            return Refusal(code="manifest_mismatch", message=text, hint=_PINNED)
-        return None
+        return commitment.doubt(self._policy, self._committed, commitment.sets_of(result), whole.kind.name, held)
+
+    @property
+    def _committed(self) -> bytes:
+        return self._peer.commitments.manifest if self._peer is not None else b""
 
     async def _read(self, kind: Kind, request: httpx2.Request, message: rpc.Message) -> None:
         """Read a list ourselves, in the conversation of the call that needs it."""
@@ -322,15 +360,6 @@ class _Held:
         return None
 
 
-_SILENT = (
-    'a server of this package commits by itself; to accept one that does not, say [manifest] mode = "uncommitted" in '
-    "the policy"
-)
-_MISMATCH = (
-    "the list depends on the session, or someone changes it on the way; an operator can commit to a written manifest "
-    "with serve --manifest"
-)
-_PINNED = "`attestable-mcp manifest URL --diff FILE` shows what differs; pin the server anew if the change is wanted"
 _MALFORMED = "the server's list is faulty: report it to its operator"
 _NO_CHAIN = Refusal(
     code="receipt_chain", message="the server continues no chain of receipts", hint="try again; nothing was run"
@@ -429,32 +458,6 @@ class _Events(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _sets(result: rpc.Message) -> dict[str, bytes] | None:
-    """The four sets' digests as a list's `_meta` gives them."""
-    meta = result.get("_meta")
-    summary = meta.get(META_KEY) if isinstance(meta, dict) else None
-    sets = summary.get("sets") if isinstance(summary, dict) else None
-    if not isinstance(sets, dict) or set(sets) != {kind.name for kind in BY_METHOD.values()}:
-        return None
-    try:
-        return {name: bytes.fromhex(digest) for name, digest in sets.items()}
-    except (ValueError, TypeError):
-        return None
-
-
-def _hidden(result: rpc.Message) -> dict[str, bytes]:
-    """Digests of tools that the server keeps from this client, by name; the committed set counts them in."""
-    meta = result.get("_meta")
-    summary = meta.get(META_KEY) if isinstance(meta, dict) else None
-    found = summary.get("hidden") if isinstance(summary, dict) else None
-    if not isinstance(found, dict) or len(found) > LIMITS.manifest_items:
-        return {}
-    try:
-        return {str(name): bytes.fromhex(digest) for name, digest in found.items()}
-    except (ValueError, TypeError):
-        return {}
 
 
 def _error(request_id: rpc.Id, refusal: Refusal, code: int = NOT_CALLED) -> rpc.Message:

@@ -24,7 +24,17 @@ from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.catalogue import Catalogue
-from attestable_mcp.mcp.manifest import BY_METHOD, EXPECT_KEY, META_KEY, PROMPTS, RESOURCES, TOOLS, Kind
+from attestable_mcp.mcp.manifest import (
+    BY_METHOD,
+    EXPECT_KEY,
+    INTRODUCTIONS,
+    META_KEY,
+    PROMPTS,
+    RESOURCES,
+    SERVER,
+    TOOLS,
+    Kind,
+)
 from attestable_mcp.mcp.rewrite import EventRewriter, Look, rewrite_json
 from attestable_mcp.tls.challenge import STATE_KEY
 from attestable_mcp.tls.channel import Channel
@@ -90,6 +100,9 @@ class Witness:
         if method in BY_METHOD and self._catalogue is not None:
             look = _Listed(self._catalogue, BY_METHOD[method], message)
             await self._app(plain, replay.receive, Answers(send, look, self._changed).send)
+        elif method in INTRODUCTIONS and self._catalogue is not None:
+            introduced = _Introduced(self._catalogue, message)
+            await self._app(plain, replay.receive, Answers(send, introduced, self._changed).send)
         elif method in CALLS:
             await self._call(message, plain, replay.receive, send)
         else:
@@ -229,6 +242,24 @@ class _Listed:
             return None
         hidden = {"hidden": {name: digest.hex() for name, digest in missing.items()}} if missing else {}
         return _with_meta(message, META_KEY, self._catalogue.manifest.summary() | hidden)
+
+
+class _Introduced:
+    """Looks at the answer that begins a conversation and writes the manifest's digests into it, as into lists."""
+
+    def __init__(self, catalogue: Catalogue, asked: rpc.Message) -> None:
+        self._catalogue = catalogue
+        self._id = asked["id"]
+
+    async def __call__(self, message: rpc.Message) -> rpc.Message | None:
+        result = message.get("result")
+        if not rpc.is_response(message) or message.get("id") != self._id or not isinstance(result, dict):
+            return None
+        unsaid = await self._catalogue.introduced(result)
+        if self._catalogue.manifest is None:
+            return None
+        more = {SERVER.name: dict(unsaid)} if unsaid else {}
+        return _with_meta(message, META_KEY, self._catalogue.manifest.summary() | more)
 
 
 class _Signed:

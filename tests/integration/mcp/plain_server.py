@@ -111,6 +111,7 @@ def handle(message: dict) -> None:
                 "result": {
                     "supportedVersions": ["2026-07-28", "2025-11-25"],
                     "capabilities": {"tools": {}},
+                    "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "plain", "version": "1"}},
                     "resultType": "complete",
                     "ttlMs": 0,
                     "cacheScope": "public",

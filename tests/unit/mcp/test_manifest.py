@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import hashlib
 import json
 from typing import Any
 
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 
 from attestable_mcp.errors import MalformedEvidence
 from attestable_mcp.mcp.difference import difference
+from attestable_mcp.mcp.lister import Reply, read_manifest
 from attestable_mcp.mcp.manifest import (
     KINDS,
     PROMPTS,
     RESOURCES,
     TOOLS,
     Manifest,
+    introduction,
     item_digest,
     listing,
     of_lists,
@@ -195,3 +199,105 @@ def test_keys_are_sorted_by_utf_16_however_deep_they_stand() -> None:
     wanted = '{"\U00010000":2,"\ue000":1}'
     assert canonical(keys).decode() == wanted
     assert canonical({"a": ["b", [keys]], "c": 1}).decode() == f'{{"a":["b",[{wanted}]],"c":1}}'
+
+
+SERVER_SAYS = {"name": "demo", "title": "Demo", "version": "1.2", "instructions": "Adds."}
+
+
+def test_what_the_server_says_of_itself_is_hashed_as_the_format_says() -> None:
+    def framed(*parts: bytes) -> bytes:
+        return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+    text = b'{"instructions":"Adds.","name":"demo","title":"Demo","version":"1.2"}'
+    own = framed(b"attestable-mcp/manifest/v2/server", text)
+    found = of_lists({"tools": [TOOL]}, server={**SERVER_SAYS, "icons": [1], "websiteUrl": "https://x.example"})
+    lists = of_lists({"tools": [TOOL]})
+    sets = [lists.set_digests[name] for name in ("tools", "prompts", "resources", "resourceTemplates")]
+    assert found.digest == framed(b"attestable-mcp/manifest/v2", own, *sets)
+    assert (found.version, lists.version) == (2, 1)
+    assert list(found.set_digests) == ["server", *lists.set_digests]
+
+
+@pytest.mark.parametrize("member", ["name", "title", "version", "description", "instructions"])
+def test_each_member_of_the_server_counts_and_is_told(member: str) -> None:
+    one = of_lists({}, server=SERVER_SAYS)
+    for value in ("other", None):
+        two = of_lists({}, server={**SERVER_SAYS, member: value})
+        if SERVER_SAYS.get(member) == value:
+            continue
+        assert one.digest != two.digest
+        (change,) = difference(one, two)
+        assert [(found.path) for found in change.members] == [member]
+    assert difference(one, of_lists({}, server=dict(SERVER_SAYS))) == ()
+
+
+def test_a_manifest_of_version_1_and_one_that_holds_the_server_differ_by_that() -> None:
+    old, new = of_lists({"tools": [TOOL]}), of_lists({"tools": [TOOL]}, server=SERVER_SAYS)
+    assert [change.words for change in difference(old, new)] == ["server 'demo' added"]
+    assert [change.words for change in difference(new, old)] == ["server 'demo' removed"]
+
+
+def test_documents_of_both_versions_are_read_and_neither_passes_for_the_other() -> None:
+    new = of_lists({"tools": [TOOL]}, server=SERVER_SAYS).to_json()
+    old = of_lists({"tools": [TOOL]}).to_json()
+    assert read_document(json.dumps(new)).to_json() == new
+    assert read_document(json.dumps(old)).to_json() == old
+    without = {name: value for name, value in new.items() if name != "server"}
+    for edited in (
+        {**new, "server": {**SERVER_SAYS, "instructions": "Deletes."}},
+        {**new, "server": {**SERVER_SAYS, "icons": []}},
+        {**new, "server": None},
+        {**new, "server": []},
+        {**new, "format": old["format"]},
+        {**old, "format": new["format"]},
+        {**old, "server": SERVER_SAYS},
+        without,
+        {**without, "format": old["format"]},
+    ):
+        with pytest.raises(MalformedEvidence):
+            read_document(json.dumps(edited))
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"serverInfo": {"name": "a", "version": "1"}, "instructions": "i"},
+         {"name": "a", "version": "1", "instructions": "i"}),
+        ({"_meta": {"io.modelcontextprotocol/serverInfo": {"name": "a"}}}, {"name": "a"}),
+        ({"_meta": [], "serverInfo": ["a"], "instructions": None}, {}),
+        ({"serverInfo": {"instructions": "of the info", "name": "a"}, "instructions": "i"},
+         {"name": "a", "instructions": "i"}),
+    ],
+)  # fmt: skip
+def test_an_introduction_is_read_from_either_era(result: Any, said: Any) -> None:
+    assert introduction(result) == said
+
+
+async def _opened(message: Any, modern: Any, legacy: Any) -> dict[str, Any]:
+    answers = {"server/discover": modern, "initialize": legacy, "tools/list": {"tools": []}}
+    return {"jsonrpc": "2.0", "id": message.get("id"), "result": answers[message["method"]]}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_server_without_a_name_in_the_later_era_is_asked_in_the_earlier(named: bool) -> None:
+    asked: list[str] = []
+    info = {"name": "demo", "version": "1"}
+    modern = {"capabilities": {"tools": {}}, "instructions": "new"}
+    modern |= {"_meta": {"io.modelcontextprotocol/serverInfo": info}} if named else {}
+    legacy = {"capabilities": {"tools": {}}, "serverInfo": info, "instructions": "old", "protocolVersion": "2025-11-25"}
+
+    async def ask(method: str, body: bytes, headers: Any) -> Reply:
+        if method == "DELETE":
+            asked.append("DELETE")
+            return Reply(status=200)
+        message = json.loads(body)
+        asked.append(message["method"])
+        if "id" not in message:
+            return Reply(status=202)
+        answer = json.dumps(await _opened(message, modern, legacy)).encode()
+        return Reply(status=200, headers={"mcp-session-id": "s"}, body=answer)
+
+    found = asyncio.run(read_manifest(ask))
+    assert found.server == {**info, "instructions": "new"}
+    both = ["server/discover", "initialize", "notifications/initialized", "DELETE", "tools/list"]
+    assert asked == (["server/discover", "tools/list"] if named else both)
