@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestable_mcp.appraise.policy import Policy
@@ -26,6 +26,7 @@ CLAIMS = {
     "iss": "https://verifier.example", "iat": NOW - 5, "exp": NOW + 300, "eat_nonce": "n-1",
     "eat_profile": "tag:github.com,2023:veraison/ear", "submods": {"m": {"ear.status": "affirming"}},
 }  # fmt: skip
+CLAIM = '"submods.m.ear.status" = "affirming"'
 
 
 def b64(data: bytes) -> str:
@@ -49,10 +50,12 @@ def token(claims: dict[str, Any], key: ec.EllipticCurvePrivateKey = KEY, **heade
 def judge(tmp_path: Path) -> Callable[..., AttestationResult]:
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk(KEY, kid="one"), jwk(KEY, kid="e", use="enc")]}))
 
-    def made(data: bytes, more: str = 'nonce = "n-1"', rules: str = "") -> AttestationResult:
+    def made(
+        data: bytes, more: str = 'nonce = "n-1"', rules: str = "", profile: str = "ear", claim: str = CLAIM
+    ) -> AttestationResult:
         text = f"""
 [[trust.tokens]]
-profile = "ear"
+profile = "{profile}"
 issuer = "https://verifier.example"
 keys = "keys.json"
 {more}
@@ -60,7 +63,7 @@ keys = "keys.json"
 {rules}
 tee = "token"
 [policy.token_claims]
-"submods.m.ear.status" = "affirming"
+{claim}
 """
         policy = Policy.from_toml(text, "tokens.toml", base=tmp_path)
         return Verifier(policy, sources=[], watermarks=Watermarks()).appraise_source(data, AT).result
@@ -127,6 +130,57 @@ def test_p12_a_signed_token_that_says_something_else_is_refused(
 ) -> None:
     claims = {name: value for name, value in (CLAIMS | changed).items() if value is not None}
     assert code(judge(token(claims))) == wanted
+
+
+INTEL = {"iss": "https://verifier.example", "iat": NOW - 5, "exp": NOW + 300, "tdx_mrtd": "ab", "nonce": "n-1"}
+
+
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.mark.parametrize(
+    ("profile", "said", "wanted"),
+    [
+        (profile, said, wanted)
+        for profile in ("intel-trust-authority", "azure-maa")
+        for said, wanted in (
+            ({"tdx_td_attributes_debug": False, "tdx_td_attributes": "0000001000000000"}, None),
+            ({"tdx": {"tdx_is_debuggable": False}}, None),
+            ({"x-ms-isolation-tee": {"x-ms-sevsnpvm-is-debuggable": False}}, None),
+            ({"tdx_td_attributes_debug": True}, "debug_enclave"),
+            ({"x-ms-isolation-tee": {"tdx_td_attributes_debug": True}}, "debug_enclave"),
+            ({"tdx_td_attributes": "0100001000000000"}, "debug_enclave"),
+            ({"tdx_td_attributes": 0}, "debug_enclave"),
+            ({"is-debuggable": "true"}, "debug_enclave"),
+            ({"is-debuggable": [True]}, "debug_enclave"),
+            ({"tdx_is_debuggable": False, "dbgstat": "enabled"}, "debug_enclave"),
+            ({}, "token_profile"),
+            ({"x-ms-runtime": {"is-debuggable": False}}, "token_profile"),
+            ({"attester_runtime_data": {"keys": [{"tdx_is_debuggable": False}]}}, "token_profile"),
+        )
+    ],
+)
+def test_p1_a_token_of_a_debuggable_machine_is_refused_whatever_its_issuer_calls_it(
+    judge: Callable[..., AttestationResult],
+    rsa_key: rsa.RSAPrivateKey,
+    tmp_path: Path,
+    profile: str,
+    said: dict[str, Any],
+    wanted: str | None,
+) -> None:
+    """What says nothing of debug is refused too; what the attester wrote into its own data says nothing."""
+    numbers = rsa_key.public_key().public_numbers()
+    modulus = b64(numbers.n.to_bytes(256, "big"))
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [{"kty": "RSA", "kid": "r", "n": modulus, "e": "AQAB"}]}))
+    signed = f"{b64(json.dumps({'alg': 'RS256', 'kid': 'r'}).encode())}.{b64(json.dumps(INTEL | said).encode())}"
+    data = f"{signed}.{b64(rsa_key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}".encode()
+    result = judge(data, profile=profile, claim='"tdx_mrtd" = "ab"')
+    if wanted:
+        assert code(result) == wanted
+    else:
+        assert result.verdict is Verdict.VERIFIED, result.error
 
 
 def test_p12_every_flipped_character_is_refused(judge: Callable[..., AttestationResult]) -> None:

@@ -55,7 +55,7 @@ Flat = Mapping[str, ClaimValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What tokens of one issuer's kind look like: closed list of algorithms, where nonces stand, what means debug.
+    """What tokens of one issuer's kind look like: closed list of algorithms, where nonces stand, what its status is.
 
     `status` gives the issuer's own verdict as a word, `demands` what else has to hold: name of the claim -> value.
     `detached` says whether its tokens come as bundles.
@@ -63,21 +63,44 @@ class Profile:
 
     algorithms: tuple[str, ...]
     nonces: tuple[str, ...]
-    debug: Callable[[Flat], bool]
     status: Callable[[Token], str]
     demands: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
     detached: bool = False
 
 
-def _any_true(*endings: str) -> Callable[[Flat], bool]:
-    """Is any claim of such a name true? Issuers nest the same claim at different depths."""
-    return lambda flat: any(value is True for name, value in flat.items() if name.endswith(endings))
+def _debug_words(flat: Flat) -> list[bool]:
+    """What each claim of a debug facility says, at any depth: is it open? What does not say "closed" says yes."""
+    return [opened(flat[name]) for name in flat for ending, opened in _DEBUG if _leaf(name).endswith(ending)]
 
 
-def _not_disabled(flat: Flat) -> bool:
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2].partition("[")[0]
+
+
+def _said_so(value: ClaimValue) -> bool:
+    return str(value).lower() not in ("false", "0")
+
+
+def _not_disabled(value: ClaimValue) -> bool:
     """`dbgstat` of an EAT (RFC 9711 §4.2.9): everything but a word that begins with `disabled` is debuggable."""
-    states = [value for name, value in flat.items() if name == "dbgstat" or name.endswith(".dbgstat")]
-    return any(not (isinstance(value, str) and value.startswith("disabled")) for value in states)
+    return not (isinstance(value, str) and value.startswith("disabled"))
+
+
+def _under_debug(value: ClaimValue) -> bool:
+    """TDATTRIBUTES as hex of the quote's bytes: its first byte is that of TDs under debug."""
+    return not (isinstance(value, str) and value.startswith("00"))
+
+
+_DEBUG: tuple[tuple[str, Callable[[ClaimValue], bool]], ...] = (
+    ("dbgstat", _not_disabled),
+    ("is-debuggable", _said_so),
+    ("is_debuggable", _said_so),
+    ("td_attributes_debug", _said_so),
+    ("td_attributes", _under_debug),
+    ("policy_debug_allowed", _said_so),
+)
+"""How issuers call it (attack P1): Microsoft says `tdx_td_attributes_debug` of a TD, Intel says both, Trustee hands the
+quote's field or SNP's bit on. Claims of an unknown end are no part of it."""
 
 
 def _word(*names: str) -> Callable[[Token], str]:
@@ -109,30 +132,30 @@ _RS, _ES = ("RS256", "RS384", "RS512"), ("ES256", "ES384", "ES512")
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "ear": Profile(
-            algorithms=_ES + _RS + ("PS256", "PS384", "PS512"), nonces=("eat_nonce", "nonce"), debug=_not_disabled,
-            status=_ear_status,
+            algorithms=_ES + _RS + ("PS256", "PS384", "PS512"), nonces=("eat_nonce", "nonce"), status=_ear_status,
         ),
         "intel-trust-authority": Profile(
             algorithms=("PS384", "RS256"), nonces=("verifier_nonce.val", "eat_nonce", "nonce"),
-            debug=_any_true("_is_debuggable"),
             status=_word(*(f"{at}attester_tcb_status" for at in ("", "tdx.", "sgx.")), "amber_tcb_status"),
         ),
         "azure-maa": Profile(
             algorithms=("RS256",), nonces=("nonce", "x-ms-runtime.client-payload.nonce", "x-ms-runtime.nonce"),
-            debug=_any_true("is-debuggable"), status=_word("x-ms-compliance-status"),
+            status=_word("x-ms-compliance-status"),
         ),
         "confidential-space": Profile(
-            algorithms=("RS256",), nonces=("eat_nonce",), debug=_not_disabled, status=_word(),
+            algorithms=("RS256",), nonces=("eat_nonce",), status=_word(),
             demands=MappingProxyType({"swname": "CONFIDENTIAL_SPACE", "secboot": True}),
         ),
         "nvidia-nras": Profile(
-            algorithms=("ES384",), nonces=("eat_nonce",), debug=_not_disabled, status=_nras_status,
+            algorithms=("ES384",), nonces=("eat_nonce",), status=_nras_status,
             detached=True,
         ),
     }
 )  # fmt: skip
 """One row a kind of issuer."""
-_MUST_STATE_DEBUG = ("confidential-space",)
+_MUST_STATE_DEBUG = ("confidential-space", "intel-trust-authority", "azure-maa")
+_SENDERS_OWN = frozenset(("x-ms-runtime", "attester_runtime_data", "attester_held_data"))
+"""Claims in which an issuer hands on what the attester wrote."""
 
 
 def query(evidence: Evidence) -> EndorsementQuery:
@@ -174,7 +197,7 @@ def verify(
     return Verified(
         _MINT,
         claims=Claims(
-            tee=Tee.TOKEN, values=flat, report_data=report_data(flat), debug=profile.debug(flat),
+            tee=Tee.TOKEN, values=flat, report_data=report_data(flat), debug=any(_debug_words(flat)),
             tcb_status=statuses.pop() if len(statuses) == 1 else MIXED, signed=frozenset(flat),
         ),
         evidence_digest=evidence.digest, signed_digest=hashlib.sha256(token.signed).hexdigest(),
@@ -355,8 +378,9 @@ def _check_profile(flat: Flat, trust: TokenTrust, profile: Profile, trail: Trail
     for name, value in demands.items():
         if flat.get(name) != value:
             _refuse(trail, "token.profile", f"{name} = {value}", str(flat.get(name, "none")), "token_profile")
-    if trust.profile in _MUST_STATE_DEBUG and "dbgstat" not in flat:
-        _refuse(trail, "token.profile", "dbgstat", "none", "token_profile")
+    issuers = {name: value for name, value in flat.items() if _SENDERS_OWN.isdisjoint(name.split("."))}
+    if trust.profile in _MUST_STATE_DEBUG and not _debug_words(issuers):
+        _refuse(trail, "token.profile", "a claim on debug", "none", "token_profile")
     if trust.profile == "ear" and flat.get("eat_profile") not in EAR_PROFILES:
         _refuse(
             trail, "token.profile", " or ".join(EAR_PROFILES), str(flat.get("eat_profile", "none")), "token_profile"
