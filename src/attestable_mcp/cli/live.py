@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,15 +91,17 @@ def list_tools(url: str, gate: Gate, timeout: float) -> tuple[AttestationResult,
     return _run(work, url, timeout)
 
 
-def list_all(url: str, gate: Gate, timeout: float) -> tuple[Manifest, AttestedPeer]:
-    """Prove the server, then read all that it lists, whatever that is. Raises: AttestationError."""
-    from attestable_mcp.mcp.lister import of_transport, read_manifest
+def list_all(
+    url: str, gate: Gate, timeout: float, headers: Mapping[str, str] | None = None
+) -> tuple[Manifest, AttestedPeer]:
+    """Prove the server, then read all that it lists to these headers, whatever that is. Raises: AttestationError."""
+    from attestable_mcp.mcp.lister import of_transport, read_manifest, with_headers
     from attestable_mcp.tls.client import attested_transport
 
     async def work() -> tuple[Manifest, AttestedPeer]:
         transport = attested_transport(gate, url)
         try:
-            manifest = await read_manifest(of_transport(transport, url))
+            manifest = await read_manifest(with_headers(of_transport(transport, url), headers or {}))
         finally:
             await transport.aclose()
         return manifest, await attest_server(gate.policy, url, gate=gate)

@@ -9,6 +9,7 @@ from typing import Any
 from attestable_mcp.cli import text, text_offer
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, existing_path
 from attestable_mcp.cli.gate import add_meeting, demanded, gate_of
+from attestable_mcp.cli.outbound import add_headers, headers_of
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.report import announce
 from attestable_mcp.cli.source import address
@@ -31,6 +32,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=existing_path, help=text_offer.HELP_MANIFEST_OUTPUT)
     parser.add_argument("--force", action="store_true", help=text.HELP_FORCE)
     add_meeting(parser)
+    add_headers(parser)
     add_timeout(parser)
 
 
@@ -58,11 +60,11 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
 
 
 def _manifest(arguments: Arguments) -> tuple[Manifest, AttestationResult | None, bytes]:
-    command = getattr(arguments, "command", None)
+    command, headers = getattr(arguments, "command", None), headers_of(arguments)
     if command and arguments.source:
         raise UsageError(text_offer.TWO_SOURCES, hint=_HINT)
     if command:
-        return _of_target(list(command)), None, b""
+        return _of_target(list(command), headers), None, b""
     if not arguments.source:
         raise UsageError(text_offer.NO_MANIFEST_SOURCE, hint=_HINT)
     if arguments.source.lower().startswith("https://"):
@@ -70,11 +72,11 @@ def _manifest(arguments: Arguments) -> tuple[Manifest, AttestationResult | None,
 
         url = address(arguments.source)
         gate = gate_of(arguments, *demanded(arguments, f"{text.PROGRAM} manifest", url))
-        manifest, peer = list_all(url, gate, arguments.timeout)
+        manifest, peer = list_all(url, gate, arguments.timeout, headers)
         return manifest, peer.result, peer.commitments.manifest
     if arguments.source.endswith(".json"):
         return _document(Path(arguments.source)), None, b""
-    return _of_target(arguments.source), None, b""
+    return _of_target(arguments.source, headers), None, b""
 
 
 def _document(path: Path) -> Manifest:
@@ -82,12 +84,12 @@ def _document(path: Path) -> Manifest:
     return found.manifest if isinstance(found, SignedManifest) else found
 
 
-def _of_target(target: object) -> Manifest:
+def _of_target(target: object, headers: dict[str, str]) -> Manifest:
     import anyio
 
     from attestable_mcp.mcp.target_manifest import manifest_of_target
 
-    return anyio.run(manifest_of_target, target)
+    return anyio.run(manifest_of_target, target, headers)
 
 
 def _wanted(path: Path) -> Manifest:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from attestable_mcp.cli import text, text_connect, text_offer, text_owner
+from attestable_mcp.cli.advice import advice
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address, seconds
 from attestable_mcp.cli.logs import TALK, add_logs, start_log
 from attestable_mcp.cli.telemetry import telemetry
@@ -150,6 +151,8 @@ async def _serve(target: Target, arguments: Arguments, terminal: Terminal) -> No
                 if health is not None:
                     health.ready()
                 _ready(running, terminal)
+                for sentence in advice(running, deployment, arguments):
+                    TALK.warning("%s", sentence)
                 await asked.wait()
                 if health is not None:
                     health.drain()

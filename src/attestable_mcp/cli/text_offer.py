@@ -11,6 +11,7 @@ examples
   {_PROGRAM} manifest my_server:mcp -o my.manifest.json                  (no server needed: what this code lists)
   {_PROGRAM} manifest -o git.manifest.json -- uvx mcp-server-git          (a command that speaks stdio)
   {_PROGRAM} manifest https://mcp.example:8443/mcp --policy prod.toml --diff prod.manifest.json
+  {_PROGRAM} manifest my_server:app --header-env Authorization=TOKEN -o my.json     (lists that take credentials)
   {_PROGRAM} manifest my.manifest.json --sign publisher.pem --days 365 -o my.signed.json
 
 With --diff the exit code is 0 where both are the same and 2 where they differ. A policy takes the file as
@@ -42,6 +43,16 @@ def counted(counts: dict[str, int], digest: str) -> str:
     """What the manifest holds."""
     words = ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing"
     return f"{words}; digest {digest}"
+
+
+def no_manifest(source: str) -> str:
+    """`serve` found nothing that it could commit to. `source` is what `manifest` takes for the same server."""
+    return (
+        "the server lists nothing to a session without credentials, so its evidence commits to no manifest, and "
+        'clients refuse it unless their policy says [manifest] mode = "uncommitted". To commit to what it lists to a '
+        f'session with credentials: "{_PROGRAM} manifest -o FILE --header-env Authorization=VARIABLE {source}", then '
+        "serve it with --manifest FILE"
+    )
 
 
 def written(path: object) -> str:

@@ -69,6 +69,16 @@ DEMO_OWNED = "the owner's own deployment, by a grant that its key in the TEE ans
 DEMO_COPY = "another operator's copy of the same code, with the same measurement"
 
 
+def no_grant(command: str, *, outdated: bool, watched: bool) -> str:
+    """`serve` has an owner and no grant in force."""
+    earlier = "the grant there is for an earlier key: a key lives as long as its process"
+    then = "it is taken within a second" if watched else "then start the server with --grant and that file"
+    return (
+        f"no grant in force ({earlier if outdated else 'none is there yet'}). Clients that name the owner refuse this "
+        f'server as wrong_deployment until the owner signs one: "{_PROGRAM} {command}"; {then}'
+    )
+
+
 def no_host(name: str) -> str:
     """A request says nothing of addresses."""
     return f"say under which name clients meet {name!r}: --host NAME"

@@ -198,6 +198,15 @@ async def _legacy(ask: Ask) -> _Session | None:
     return session
 
 
+def with_headers(ask: Ask, more: Mapping[str, str]) -> Ask:
+    """As `ask`, with these headers on each request: credentials, for servers that list nothing without."""
+
+    async def asked(method: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return await ask(method, body, {**headers, **more})
+
+    return asked
+
+
 def of_transport(transport: httpx2.AsyncBaseTransport, url: str) -> Ask:
     """Ask a server over HTTP."""
 

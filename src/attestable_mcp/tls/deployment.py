@@ -73,6 +73,8 @@ class DeploymentHolder:
         self._clock = clock
         self._looked = float("-inf")
         self._grant: tuple[Grant, bytes] | None = None
+        self.outdated: Grant | None = None
+        """A grant of this owner for another key that lay there last: what a restart leaves behind."""
         self._revocation: tuple[Revocation, bytes] | None = None
         self._lock = threading.Lock()
 
@@ -128,6 +130,7 @@ class DeploymentHolder:
         if key_hash(grant.owner) != self.owner:
             raise ConfigurationError(f"grant: wanted owner {self.owner}, seen {key_hash(grant.owner)}")
         if grant.key != self.key.spki_sha256:
+            self.outdated = grant
             raise ConfigurationError(
                 f"grant: wanted this deployment's key {self.key.spki_sha256.hex()}, seen {grant.key.hex()}",
                 hint="The key lives as long as this process: ask for a grant with the present request.",

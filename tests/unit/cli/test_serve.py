@@ -123,3 +123,94 @@ def test_a_taken_port_is_told(started):
     out, _ = second.communicate(timeout=30)
     assert second.returncode == 1
     assert json.loads(out)["error"]["code"] == "configuration"
+
+
+# What it says at its start
+
+
+def granted(folder: Path, key: bytes) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from attestable_mcp.bind.deployment import sign_grant, spki_of
+    from attestable_mcp.wire.grant import GRANT_LABEL, Grant, to_pem
+
+    owner, now = Ed25519PrivateKey.generate(), datetime.now(UTC).replace(microsecond=0)
+    public = owner.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "owner.pub").write_bytes(public)
+    grant = Grant(
+        owner=spki_of(owner), name="my prod", hosts=("mcp.example", "10.0.0.1"), key=key, serial=1,
+        not_before=now - timedelta(minutes=1), not_after=now + timedelta(hours=1),
+    )  # fmt: skip
+    (folder / "grant.pem").write_bytes(to_pem(GRANT_LABEL, sign_grant(owner, grant)))
+
+
+def test_after_a_restart_it_says_that_the_new_key_needs_a_grant_and_how_to_sign_it(started, tmp_path):
+    granted(tmp_path, key=bytes(32))
+    child = started("slow.py:mcp", "--attester", "simulated", "--json", "--owner", "owner.pub", "--grant", "grant.pem")
+    origin = json.loads(child.stdout.readline())["url"].removesuffix("/mcp")
+    lines = (json.loads(line)["message"] for line in iter(child.stderr.readline, ""))
+    told = next(line for line in lines if "no grant in force" in line)
+    assert "an earlier key: a key lives as long as its process" in told
+    words = f"owner grant {origin} --policy POLICY.toml --name 'my prod' --host mcp.example --host 10.0.0.1"
+    assert f'"attestable-mcp {words} -o grant.pem --force"; it is taken within a second' in told
+
+
+def advised(holder=None, manifest=None, **given):
+    from argparse import Namespace
+
+    from attestable_mcp.cli.advice import advice
+
+    options = {"deployment_request": None, "grant": None, "host": [], "no_manifest": False, "command": None}
+    running = Namespace(origin="https://127.0.0.1:8443", manifest=manifest)
+    return list(advice(running, holder, Namespace(**{**options, "target": "my:app", **given})))
+
+
+def test_a_first_start_names_the_request_or_the_hosts_it_was_given():
+    from attestable_mcp.bind.deployment import DeploymentKey
+    from attestable_mcp.tls.deployment import DeploymentHolder
+
+    holder = DeploymentHolder(DeploymentKey().spki)
+    (told,) = advised(holder, manifest=object(), host=["a.example"], deployment_request=Path("my request.pem"))
+    assert "none is there yet" in told
+    assert "owner grant 'my request.pem' --policy POLICY.toml --name NAME --host a.example -o grant.pem\"" in told
+    assert "start the server with --grant" in told
+
+
+def test_a_server_that_lists_nothing_is_told_how_its_lists_are_written_down():
+    (told,) = advised()
+    assert '"attestable-mcp manifest -o FILE --header-env Authorization=VARIABLE my:app", then serve it' in told
+    (told,) = advised(command=["python", "my server.py"])
+    assert "VARIABLE -- python 'my server.py'" in told
+    assert advised(no_manifest=True) == []
+    assert advised(manifest=object()) == []
+
+
+def test_the_lists_of_a_server_that_wants_credentials_are_written_down(tmp_path, monkeypatch, capsys):
+    """And served: what it then commits to is what a client with credentials is given."""
+    from attestable_mcp.cli.main import main
+
+    (tmp_path / "secret.py").write_text(SERVER + CLOSED)
+    monkeypatch.setenv("TOKEN", "Bearer abcdef")
+    target = f"{tmp_path / 'secret.py'}:app"
+    assert main(["manifest", target]) != 0
+    capsys.readouterr()
+    assert main(["manifest", target, "--header-env", "Authorization=TOKEN"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [tool["name"] for tool in document["tools"]] == ["wait"]
+    assert document["server"]["name"] == "slow"
+
+
+CLOSED = """
+
+inner = mcp.streamable_http_app()
+
+async def app(scope, receive, send):
+    if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != b"Bearer abcdef":
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await inner(scope, receive, send)
+"""

@@ -1,0 +1,39 @@
+"""What `serve` has to say at its start about what clients will miss, with the command that comes next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from attestable_mcp.cli import text_offer, text_owner
+from attestable_mcp.cli.command import Arguments
+from attestable_mcp.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from attestable_mcp.mcp.serve import RunningServer
+    from attestable_mcp.tls.deployment import DeploymentHolder
+
+
+def advice(running: RunningServer, holder: DeploymentHolder | None, arguments: Arguments) -> Iterator[str]:
+    """No grant in force, no manifest committed to: each in one sentence and one command."""
+    if holder is not None and holder.deployment is None:
+        yield _no_grant(running.origin, holder, arguments)
+    if running.manifest is None and not arguments.no_manifest:
+        yield text_offer.no_manifest(_source(arguments))
+
+
+def _no_grant(origin: str, holder: DeploymentHolder, arguments: Arguments) -> str:
+    """A restart makes a new key: the grant from before says what the owner will want to sign again."""
+    old, source = holder.outdated, arguments.deployment_request or origin
+    words = ["--name", old.name if old else "NAME"]
+    for host in old.hosts if old else arguments.host or ["HOST"]:
+        words += ["--host", host]
+    output = [str(arguments.grant or "grant.pem"), *(["--force"] if old else [])]
+    command = shlex.join(["owner", "grant", str(source), "--policy", "POLICY.toml", *words, "-o", *output])
+    return text_owner.no_grant(printable(command), outdated=old is not None, watched=arguments.grant is not None)
+
+
+def _source(arguments: Arguments) -> str:
+    """What `manifest` takes for the same server, as words."""
+    return shlex.join(["--", *arguments.command] if arguments.command else [str(arguments.target)])
