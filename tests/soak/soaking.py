@@ -28,6 +28,8 @@ SHARES = {"sdk": 0.2, "stdio": 0.4, "bridge": 0.4}
 AT_ONCE = 16
 SAMPLES = 12
 DESCRIPTORS = 8
+QUIET_SECONDS = 9
+"""The server ends an idle connection after 5 s; a session that was left after 5 s, seen within 1.25 s."""
 HERE = Path(__file__).parent
 VERSION = "2025-11-25"
 HELLO = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}
@@ -61,10 +63,15 @@ class Tally:
     threads: list[int] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
-    def sample(self) -> None:
-        """Look at the process, in a moment of quiet."""
+    async def sample(self) -> None:
+        """Look at the process, in a moment of quiet: idle connections and sessions that were left have time to end."""
+        most = max(self.descriptors[:3], default=10**6) + DESCRIPTORS
+        for _ in range(QUIET_SECONDS * 5):
+            await asyncio.sleep(0.2)
+            if (open_now := len(os.listdir(f"/proc/{self.pid}/fd"))) <= most:
+                break
+        self.descriptors.append(open_now)
         self.resident_mib.append(resident(self.pid))
-        self.descriptors.append(len(os.listdir(f"/proc/{self.pid}/fd")))
         self.threads.append(len(os.listdir(f"/proc/{self.pid}/task")))
         self.say(
             f"  soak, {self.name}: {len(self.resident_mib)}/{self.samples}, {self.done['calls']} calls, "

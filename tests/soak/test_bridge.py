@@ -165,8 +165,7 @@ class Life:
                 await self._session(each)
             await self._stall()
             await self._restart()
-            await asyncio.sleep(0.2)
-            self.tally.sample()
+            await self.tally.sample()
 
     async def start(self) -> None:
         url, self._process = await self._server.enter_async_context(serving("--", sys.executable, "-S", "child.py"))

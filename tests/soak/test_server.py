@@ -55,8 +55,7 @@ class Soak:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(share):
                         group.create_task(self._within(gate, each))
-                await asyncio.sleep(0.2)
-                self.tally.sample()
+                await self.tally.sample()
 
     async def _within(self, gate: asyncio.Semaphore, calls: int) -> None:
         async with gate:
