@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +22,7 @@ from attestable_mcp.cli.telemetry import telemetry
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy, named
 from attestable_mcp.cli.watch import add_health
+from attestable_mcp.errors import AttestationError
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from attestable_mcp.mcp.bridge_notice import Notice
     from attestable_mcp.tls.admission import AttestedPeer, Gate
 
+_STDIN = 0
 _CLOSE_SECONDS = 0.3
 _LEAVE_SECONDS = 4.6
 """How long after a signal the bridge may still be busy, whatever holds it."""
@@ -52,15 +55,41 @@ def _stall(value: str) -> float:
 
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
-    """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0."""
+    """Pass messages until the host closes stdin or a signal comes; refusals are answers, so the code is 0.
+
+    What keeps the bridge from starting is an answer too, and then the end, with the code of the error.
+    """
     url = address(arguments.url)
     check_listen(arguments)
     log = start_log(arguments, terminal)
     if arguments.logout:
         return anyio.run(log_out, url, arguments, terminal)
-    policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
-    with telemetry("attestable-mcp-connect"):
-        return anyio.run(_connect, url, policy, arguments, terminal, log)
+    try:
+        policy = genuine_policy(arguments, f"{text.PROGRAM} connect")
+        with telemetry("attestable-mcp-connect"):
+            return anyio.run(_connect, url, policy, arguments, terminal, log)
+    except AttestationError as error:
+        if arguments.listen is None and not arguments.login and not os.isatty(_STDIN):
+            anyio.run(_tell_host, error, url)
+        raise
+
+
+async def _tell_host(error: AttestationError, url: str) -> None:
+    from attestable_mcp.mcp.bridge_stdio import Input, Output, take_stdout
+    from attestable_mcp.mcp.bridge_unstarted import tell_host
+
+    sink: Output | None = None
+
+    async def write(line: bytes) -> None:
+        nonlocal sink
+        sink = sink or Output(take_stdout())
+        await sink.write(line)
+
+    source = Input(_STDIN)
+    await tell_host(error, url, source.lines(), write)
+    source.close()
+    if sink is not None:
+        await sink.aclose(_CLOSE_SECONDS)
 
 
 async def _connect(url: str, policy: Policy, arguments: Arguments, terminal: Terminal, log: Log) -> int:
@@ -116,7 +145,7 @@ async def _on_stdio(
     from attestable_mcp.mcp.tracing import host_trace
 
     async with httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
-        source, sink = Input(0), Output(take_stdout())
+        source, sink = Input(_STDIN), Output(take_stdout())
         trace = host_trace()
 
         async def write(line: bytes) -> None:

@@ -11,6 +11,7 @@ from attestable_mcp.errors import (
     AppraisalRefused,
     AttestationError,
     AttestationUnavailable,
+    AttesterError,
     ConfigurationError,
     ConversationError,
     ReceiptError,
@@ -117,7 +118,7 @@ def _lead(error: AttestationError, code: int) -> str:
     """What a person reads first. A file of ours may turn out bad later on: then nothing is said of what was sent."""
     if code != NOT_ADMITTED:
         return ""
-    ours = isinstance(error, ConfigurationError)
+    ours = isinstance(error, (ConfigurationError, AttesterError))
     return "refused, for something on this side: " if ours else "attestation refused, nothing was sent: "
 
 

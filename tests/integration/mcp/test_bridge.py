@@ -328,6 +328,19 @@ async def test_a_refusal_is_an_answer_and_the_bridge_tries_again(era: str, polic
     assert b"mrenclave" in err
 
 
+async def test_what_keeps_the_bridge_from_starting_is_an_answer_too(tmp_path: Path) -> None:
+    async with raw("https://127.0.0.1:1/mcp", tmp_path / "absent.toml") as bridge:
+        bridge.send(OPEN)
+        error = (await bridge.answer(1))["error"]
+        _, rest, err = await bridge.end()
+    assert bridge.process.returncode == 1
+    assert error["code"] == -32010
+    for said in (error["message"].encode(), err):
+        assert b"absent.toml" in said
+        assert b"Check the path" in said
+    assert rest == b""
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_server_that_dies_in_a_call_and_comes_back(era: str, unused_port: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import httpx2
 import pytest
 
 from attestable_mcp import errors
 from attestable_mcp.mcp.bridge_failure import _OUR_WORD, failure_of, plain
+from attestable_mcp.mcp.bridge_unstarted import tell_host
 from attestable_mcp.rats import Finding, Outcome
 
 URL = "https://server.example/mcp"
@@ -34,7 +38,8 @@ def test_each_class_of_the_family_reaches_the_host_by_its_documented_code(kind: 
     wrapped.__cause__ = kind("file x: wanted a, seen b", hint="Mend x.")
     told = failure_of(wrapped, URL)
     assert told.code == CODES.get(kind, -32010)
-    lead = OURS if kind is errors.ConfigurationError else LEADS.get(told.code, ADMISSION)
+    ours = issubclass(kind, (errors.ConfigurationError, errors.AttesterError))
+    lead = OURS if ours else LEADS.get(told.code, ADMISSION)
     assert told.message == f"{lead}file x: wanted a, seen b (Mend x.)"
     assert told.data == {"code": kind.code, "message": "file x: wanted a, seen b", "hint": "Mend x.", "url": URL}
 
@@ -72,3 +77,32 @@ def test_a_foreign_fault_is_named_by_its_type_only() -> None:
     told = failure_of(ValueError("secret argument of a call"), URL)
     assert (told.code, told.data["code"]) == (-32000, "internal")
     assert "secret" not in told.message
+
+
+@pytest.mark.anyio
+async def test_a_host_of_a_bridge_that_cannot_start_is_answered_until_it_falls_silent() -> None:
+    answers: list[bytes] = []
+    ended = False
+
+    async def lines() -> AsyncIterator[bytes | None]:
+        nonlocal ended
+        yield b'{"jsonrpc":"2.0","id":1,"method":"server/discover"}'
+        yield b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        yield None
+        yield b"no JSON"
+        for request_id in (2, 3):
+            await anyio.sleep(0.6)
+            yield b'{"jsonrpc":"2.0","id":%d,"method":"initialize"}' % request_id
+        try:
+            await anyio.sleep(30)
+        finally:
+            ended = True
+
+    async def write(line: bytes) -> None:
+        answers.append(line)
+
+    error = errors.ConfigurationError("policy p.toml, line 3: not TOML", hint="Policies are TOML 1.0.")
+    await tell_host(error, URL, lines(), write, seconds=1.0)
+    found = [(message["id"], message["error"]["code"]) for message in map(json.loads, answers)]
+    assert found == [(1, -32010), (2, -32010), (3, -32010)]
+    assert ended
