@@ -221,7 +221,8 @@ class Claims:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
-        if self.signed & self.asserted or not self.signed | self.asserted <= set(self.values):
+        named = self.signed | self.asserted if self.asserted else self.signed
+        if named and (self.signed & self.asserted or not named <= self.values.keys()):
             raise ValueError("origins: wanted names of values, each once")
 
     def origin(self, name: str) -> Origin:

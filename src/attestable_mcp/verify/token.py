@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -300,7 +301,12 @@ def _check_signature(token: Token, trust: TokenTrust, *, at: datetime, trail: Tr
             hint="Issuers change their keys: fetch the set anew from where you trust it.",
         )  # fmt: skip
     key = _demand_signature(token, tuple(keys), trail)
-    return hashlib.sha256(key.spki).hexdigest(), f"{trust.issuer or trust.profile}, pinned key {key.kid}".rstrip()
+    return _fingerprint(key.spki), f"{trust.issuer or trust.profile}, pinned key {key.kid}".rstrip()
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(spki: bytes) -> str:
+    return hashlib.sha256(spki).hexdigest()
 
 
 def _curve_of(token: Token) -> str:

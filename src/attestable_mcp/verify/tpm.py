@@ -120,8 +120,9 @@ def verify(
     trail = Trail()
     sent = read_evidence(evidence.body)
     proven = check_quote(sent, read_signature(sent.signature), trail)
-    certificates = sent.ak_certificates + endorsements.certificates
-    bag = Endorsements(certificates=certificates, crls=endorsements.crls)
+    bag = endorsements
+    if sent.ak_certificates:
+        bag = Endorsements(certificates=sent.ak_certificates + bag.certificates, crls=bag.crls)
     trust = trust_key(sent.ak, bag, anchors.tpm, at=at, trail=trail, memory=memory)
     return Verified(
         _MINT,
@@ -156,7 +157,7 @@ def check_quote(sent: TpmEvidence, signature: Signature, trail: Trail) -> QuoteC
     meaning = _meaning(quote.selection, block, sent.event_log)
     if sent.event_log:
         trail.passed("tpm.eventlog", meaning.seen)
-    return QuoteClaims(quote=quote, values={**meaning.values, **_quote_values(quote)}, not_proven=meaning.not_proven)
+    return QuoteClaims(quote=quote, values=meaning.values | _quote_values(quote), not_proven=meaning.not_proven)
 
 
 def _check_digest(quote: Quote, sent: TpmEvidence, signature: Signature, trail: Trail) -> bytes:
@@ -205,7 +206,7 @@ def _check_log(data: bytes, trail: Trail) -> None:
 class _Meaning:
     """What proven PCR values come to: claims, the words of the finding on the log, what stays unproven."""
 
-    values: Mapping[str, ClaimValue]
+    values: MappingProxyType[str, ClaimValue]
     seen: str
     not_proven: tuple[str, ...]
 
@@ -313,12 +314,13 @@ def trust_key(
 
     Raises: EndorsementUnavailable (nothing at all speaks for the key), ChainInvalid, Revoked, EndorsementStale.
     """
-    digest = hashlib.sha256(ak).hexdigest()
+    digest = _fingerprint(ak)
     pinned = next((anchor for anchor in anchors if anchor.spki_sha256 == digest), None)
     if pinned is not None:
         trail.passed("tpm.ak.pinned", pinned.name)
         return KeyTrust(anchor=pinned, valid_until=_FOREVER, not_proven=(_NO_MAKER,))
-    key = ("ak", digest, _bag_digest(endorsements), anchor_digest(tuple(anchors)))
+    bag = _bag_digest(endorsements.certificates, endorsements.crls)
+    key = ("ak", digest, bag, anchor_digest(tuple(anchors)))
     known: tuple[KeyTrust, tuple[Finding, ...]] | None = memory.recall(key, at) if memory is not None else None
     if known is not None:
         trail.extend(known[1])
@@ -330,10 +332,18 @@ def trust_key(
     return trust
 
 
-def _bag_digest(bag: Endorsements) -> bytes:
+@lru_cache(maxsize=64)
+def _fingerprint(ak: bytes) -> str:
+    return hashlib.sha256(ak).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _bag_digest(certificates: tuple[bytes, ...], crls: tuple[bytes, ...]) -> bytes:
     """SHA-256 over the certificates and lists at hand, with their sizes, so that one is never read as two."""
-    sizes = [len(raw) for raw in bag.certificates], [len(raw) for raw in bag.crls]
-    return hashlib.sha256(repr(sizes).encode() + b"".join(bag.certificates + bag.crls)).digest()
+    whole = [len(certificates).to_bytes(4, "big")]
+    for raw in certificates + crls:
+        whole += (len(raw).to_bytes(4, "big"), raw)
+    return hashlib.sha256(b"".join(whole)).digest()
 
 
 def _certified(

@@ -23,6 +23,12 @@ def _short_pass(check: str, seen: str, reason: str) -> Finding:
     return _pass(check, seen, reason)
 
 
+@lru_cache(maxsize=LIMITS.remembered)
+def _skip(check: str, reason: str) -> Finding:
+    """Reasons for skipping are our own words."""
+    return Finding(check=check, outcome=Outcome.SKIP, reason=reason)
+
+
 class Trail:
     """Findings so far. Nothing is verified by writing here: a check that failed has to raise through `refuse`."""
 
@@ -45,7 +51,7 @@ class Trail:
 
     def skipped(self, check: str, reason: str) -> None:
         """This check was not made, and why."""
-        self._findings.append(Finding(check=check, outcome=Outcome.SKIP, reason=reason))
+        self._findings.append(_skip(check, reason))
 
     def refuse(
         self,

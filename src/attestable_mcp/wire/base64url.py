@@ -22,7 +22,7 @@ def decode(text: bytes | str) -> bytes:
         ValueError: another alphabet, padding, white space, or bits left over in the last character.
     """
     part = text.encode("ascii") if isinstance(text, str) else text
-    if any(sign in part for sign in b"+/="):
+    if b"+" in part or b"/" in part or b"=" in part:
         raise ValueError("not base64url")
     plain = part.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(part) % 4)
     found = binascii.a2b_base64(plain, strict_mode=True)

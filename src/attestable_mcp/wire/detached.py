@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
@@ -21,6 +22,7 @@ from attestable_mcp.wire.token import Token, looks_like_token, read_token
 
 _FIELD = "detached bundle"
 _PARTS = 64
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _DIGEST = "DIGEST"
 _HASHES = {"SHA-256": "sha256", "SHA256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 
@@ -65,7 +67,7 @@ def looks_like_tokens(data: bytes) -> bool:
 def read_tokens(data: bytes) -> Tokens:
     """A bundle, or a token alone. Raises: MalformedEvidence, UnsupportedEvidence."""
     if data.lstrip()[:1] != b"[":
-        return Tokens(overall=read_token(data), parts=MappingProxyType({}), texts=MappingProxyType({}))
+        return Tokens(overall=read_token(data), parts=_NONE, texts=_NONE)
     if len(data) > LIMITS.evidence:
         raise MalformedEvidence(f"{_FIELD}: wanted at most {LIMITS.evidence} bytes, seen {len(data)}", field=_FIELD)
     try:

@@ -181,20 +181,28 @@ def _certificate(item: object) -> bytes:
 
 
 def _flatten(value: object, path: str, depth: int, found: dict[str, ClaimValue]) -> None:
-    if depth > _DEPTH:
+    if depth > _DEPTH or (depth == _DEPTH and value and isinstance(value, (dict, MappingProxyType))):
         _fail(f"claims nested deeper than {_DEPTH}", "claims")
-    if isinstance(value, (str, int)):
-        if path in found or len(found) >= _CLAIMS:
-            _fail(f"claim {path!r} stands twice, or there are more than {_CLAIMS}", "claims")
-        found[path] = value
-    elif isinstance(value, (dict, MappingProxyType)):
+    if isinstance(value, (dict, MappingProxyType)):
+        prefix = f"{path}." if path else ""
         for name, member in value.items():
-            _flatten(member, f"{path}.{name}" if path else str(name), depth + 1, found)
+            if type(member) is str:
+                _put(found, prefix + str(name), member)
+            else:
+                _flatten(member, prefix + str(name), depth + 1, found)
+    elif isinstance(value, (str, int)):
+        _put(found, path, value)
     elif isinstance(value, list):
         for index, member in enumerate(value):
             _flatten(member, f"{path}[{index}]", depth + 1, found)
     elif isinstance(value, float):
-        _flatten(repr(value), path, depth, found)
+        _put(found, path, repr(value))
+
+
+def _put(found: dict[str, ClaimValue], path: str, value: ClaimValue) -> None:
+    if path in found or len(found) >= _CLAIMS:
+        _fail(f"claim {path!r} stands twice, or there are more than {_CLAIMS}", "claims")
+    found[path] = value
 
 
 # Key sets

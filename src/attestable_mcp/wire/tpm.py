@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
-from attestable_mcp.errors import MalformedEvidence, UnsupportedEvidence
+from attestable_mcp.errors import EvidenceError, MalformedEvidence, UnsupportedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.wire import cbor
+from attestable_mcp.wire import cbor, tpm_form
 
 GENERATED = 0xFF544347
 """`\\xffTCG`: a structure that the TPM itself made. A restricted key signs nothing else that starts with it."""
@@ -29,6 +30,14 @@ _BANKS = 8
 _HEAD = struct.Struct(">IH")
 _CLOCK_INFO = struct.Struct(">QIIB")
 _SELECTION_HEAD = struct.Struct(">HB")
+_START = struct.Struct(">IHH")
+"""Magic, type, and the size of the signer's name."""
+_MIDDLE = struct.Struct(">QIIBQI")
+"""Clock information, firmware version, and the number of banks."""
+_P256_SIGNATURE = struct.Struct(">HHH32sH32s")
+"""Scheme, hash, and two numbers behind their sizes."""
+_SIZED = 512
+"""Bytes of a sized part, where nothing else is said."""
 _KEYS = {"version", "quote", "signature", "ak", "pcrs"}
 _OPTIONAL_KEYS = {"ak_certificates", "event_log"}
 
@@ -104,7 +113,12 @@ class _Reader:
     def numbers(self, layout: struct.Struct, field: str) -> tuple[int, ...]:
         return layout.unpack(self.take(layout.size, field))
 
-    def sized(self, field: str, most: int = 512) -> bytes:
+    def sized(self, field: str, most: int = _SIZED) -> bytes:
+        begin = self.at + 2
+        end = begin + int.from_bytes(self.data[self.at : begin], "big")
+        if end <= len(self.data) and begin <= end <= begin + most:
+            self.at = end
+            return self.data[begin:end]
         size = self.number(2, field)
         if size > most:
             raise MalformedEvidence(
@@ -119,6 +133,39 @@ class _Reader:
 
 def read_quote(data: bytes) -> Quote:
     """Read a TPMS_ATTEST; only a quote that a TPM generated is one. Raises: MalformedEvidence, UnsupportedEvidence."""
+    try:
+        return _quote_at_once(data)
+    except (struct.error, ValueError, EvidenceError):
+        return _quote_by_fields(data)  # which says where it goes wrong
+
+
+def _quote_at_once(data: bytes) -> Quote:
+    """A slice that ends early only seems to fit: the end has to be where the sizes lead.
+
+    Raises: struct.error, ValueError, EvidenceError: not a quote.
+    """
+    magic, kind, size = _START.unpack_from(data)
+    extra = _START.size + size
+    clocks = extra + 2 + int.from_bytes(data[extra : extra + 2], "big")
+    clock, resets, restarts, safe, firmware, banks = _MIDDLE.unpack_from(data, clocks)
+    at, selection = clocks + _MIDDLE.size, []
+    if (magic, kind) != (GENERATED, ATTEST_QUOTE) or not banks <= 1:
+        raise ValueError  # several banks may name one twice
+    for _ in range(banks):
+        number, octets = _SELECTION_HEAD.unpack_from(data, at)
+        selection.append(_selected(_hash(number), data[at + 3 : at + 3 + octets]))
+        at += 3 + octets
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    if end != len(data) or max(size, clocks - extra - 2, end - at - 2) > _SIZED:
+        raise ValueError
+    return Quote(
+        raw=data, qualified_signer=data[_START.size : extra], extra_data=data[extra + 2 : clocks], clock=clock,
+        reset_count=resets, restart_count=restarts, safe=safe == 1, firmware_version=firmware,
+        selection=tuple(selection), pcr_digest=data[at + 2 : end],
+    )  # fmt: skip
+
+
+def _quote_by_fields(data: bytes) -> Quote:
     reader = _Reader(data, "TPMS_ATTEST")
     magic, kind = reader.numbers(_HEAD, "magic")
     if magic != GENERATED:
@@ -174,6 +221,10 @@ def _hash(number: int) -> str:
 
 def read_signature(data: bytes) -> Signature:
     """Read a TPMT_SIGNATURE (RSASSA, RSAPSS or ECDSA). Raises: MalformedEvidence, UnsupportedEvidence."""
+    if len(data) == _P256_SIGNATURE.size:  # what most TPMs of today give
+        number, hash_number, r_size, r, s_size, s = _P256_SIGNATURE.unpack(data)
+        if SCHEMES.get(number) == "ecdsa" and hash_number in HASHES and r_size == s_size == len(r):
+            return Signature(scheme="ecdsa", hash=HASHES[hash_number], value=r + s)
     reader = _Reader(data, "TPMT_SIGNATURE")
     scheme = SCHEMES.get(number := reader.number(2, "sigAlg"))
     if scheme is None:
@@ -234,20 +285,36 @@ def read_evidence(data: bytes) -> TpmEvidence:
     """Read what `write_evidence` wrote. Raises: MalformedEvidence, UnsupportedEvidence (another version)."""
     if len(data) > LIMITS.evidence:
         raise MalformedEvidence(f"TPM evidence: wanted at most {LIMITS.evidence} bytes, seen {len(data)}", field="tpm")
+    try:
+        found = tpm_form.parts(data)
+        if found is not None:
+            return _evidence(found, _remembered_pcrs(found["pcrs"]))
+    except MalformedEvidence:
+        pass  # said below, with its place in all of it
     body = cbor.decode(data, field="tpm")
     if not isinstance(body, dict) or body.keys() - _OPTIONAL_KEYS != _KEYS:
         wanted = "version, quote, signature, ak, pcrs, ?ak_certificates, ?event_log"
         raise MalformedEvidence(f"TPM evidence: wanted a map of {wanted}", field="tpm")
     if body["version"] != 1:
         raise UnsupportedEvidence(f"TPM evidence: wanted version 1, seen {body['version']!r}")
+    return _evidence(body, _read_pcrs(body["pcrs"]))
+
+
+def _evidence(body: Mapping[Any, Any], pcrs: Mapping[str, Mapping[int, bytes]]) -> TpmEvidence:
     return TpmEvidence(
         quote=_octets(body["quote"], "quote", 2048),
         signature=_octets(body["signature"], "signature", 2048),
         ak=_octets(body["ak"], "ak", 2048),
-        pcrs=_read_pcrs(body["pcrs"]),
+        pcrs=pcrs,
         ak_certificates=_certificates(body.get("ak_certificates", [])),
         event_log=_octets(body.get("event_log", b""), "event_log", LIMITS.evidence),
     )
+
+
+@lru_cache(maxsize=64)
+def _remembered_pcrs(span: bytes) -> Mapping[str, Mapping[int, bytes]]:
+    """`_read_pcrs`: a machine sends the same values until something extends one."""
+    return _read_pcrs(cbor.decode(span, field="tpm"))
 
 
 def _certificates(value: cbor.Value) -> tuple[bytes, ...]:

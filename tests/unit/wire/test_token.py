@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,13 @@ def test_claims_that_share_a_path_are_refused() -> None:
         _ = token.flat
     other = read_token(b".".join((HEADER, _part({"a": {"b": 1}, "f": 1.5, "l": [True, None, "t"]}), b"AA")))
     assert other.flat == {"a.b": 1, "f": "1.5", "l[0]": True, "l[2]": "t"}
+
+
+@pytest.mark.parametrize("leaf", ["text", 1, True, 0.5])
+def test_claims_are_as_deep_as_the_limit_whatever_they_are(leaf: object) -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        return {"a": leaf if depth == 1 else nested(depth - 1)}
+
+    assert read_token(b".".join((HEADER, _part(nested(12)), b"AA"))).flat.keys() == {".".join("a" * 12)}
+    with pytest.raises(MalformedEvidence, match="deeper"):
+        _ = read_token(b".".join((HEADER, _part(nested(13)), b"AA"))).flat
