@@ -6,13 +6,14 @@ pyOpenSSL under it, because CPython's `ssl` has no exporter (RFC 8446 section 7.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
+from OpenSSL import _util as _OPENSSL
 
 from attestable_mcp.errors import ConversationError
 
@@ -21,6 +22,8 @@ RECORD = 16384
 RECORD_OVERHEAD = 5 + 256
 """Header and greatest expansion of one record (RFC 8446 section 5.2)."""
 _SMALL_OVERHEAD = 64
+BULKY = 4096
+"""Bytes at once, after which a connection's buffers are worth giving back."""
 _KEY_REASONS = ("bad signature",)
 """OpenSSL's words for a CertificateVerify (RFC 8446 section 4.4.3) that the certificate's key did not sign."""
 _VERSION_REASONS = ("protocol version", "unsupported protocol", "no protocols available")
@@ -58,7 +61,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_connection", "_failed", "_finished", "_starved", "client", "established", "own", "server_side", "transcript",
+        "_bulky", "_connection", "_failed", "_finished", "_starved", "client", "established", "own", "server_side",
+        "transcript",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, *, server_side: bool, own: Identity | None, hostname: str | None) -> None:
@@ -70,6 +74,7 @@ class Channel:
             if hostname and not _is_address(hostname):
                 connection.set_tlsext_host_name(hostname.encode("idna"))
         self._connection = connection
+        self._bulky = False
         self._starved = False
         self._finished = False
         self._failed: SSL.Error | None = None
@@ -88,10 +93,12 @@ class Channel:
         """Ciphertext from the peer."""
         if data:
             self._connection.bio_write(data)
+            self._bulky = self._bulky or len(data) > BULKY
             self._starved = False
 
     def feed_eof(self) -> None:
         """The peer closed its sending side of the socket."""
+        self._bulky = False
         self._connection.bio_shutdown()
         self._starved = False
 
@@ -125,6 +132,9 @@ class Channel:
             return self._connection.recv(size if size < RECORD else RECORD)
         except SSL.WantReadError:
             self._starved = True
+            if self._bulky:
+                self._bulky = False
+                _renew(self._connection, "_into_ssl")
             return None
         except SSL.ZeroReturnError:
             self._finished = True
@@ -166,7 +176,11 @@ class Channel:
             self._connection.sendall(data)
         expected = size + _SMALL_OVERHEAD * (size // RECORD + 1)
         cipher = self._connection.bio_read(expected)
-        return cipher if len(cipher) < expected else cipher + self.take()
+        if len(cipher) == expected:
+            cipher += self.take()
+        if size > BULKY:
+            _renew(self._connection, "_from_ssl")
+        return cipher
 
     def take(self) -> bytes:
         """All ciphertext that waits to be sent, or b""."""
@@ -178,7 +192,10 @@ class Channel:
                     break
         except SSL.Error:
             pass
-        return b"".join(parts)
+        taken = b"".join(parts)
+        if len(taken) > BULKY:
+            _renew(self._connection, "_from_ssl")
+        return taken
 
     def close(self) -> bytes:
         """Say close_notify once; the last ciphertext to send."""
@@ -235,6 +252,25 @@ class Channel:
     def group(self) -> str | None:
         """The key exchange group, such as `X25519MLKEM768`."""
         return self._connection.get_group_name()
+
+
+def _renew(connection: SSL.Connection, name: Literal["_into_ssl", "_from_ssl"]) -> bool:
+    """Give back what one of OpenSSL's memory BIOs grew to: they never shrink, and a server's would hold 20 KiB of each
+    connection after a handshake with evidence. False while bytes wait in it, and with a pyOpenSSL whose parts have
+    other names: it stays as it is then.
+    """
+    try:
+        lib, waits = _OPENSSL.lib, _OPENSSL.ffi.new("char **")
+        if lib.BIO_get_mem_data(getattr(connection, name), waits):
+            return False
+        fresh = lib.BIO_new(lib.BIO_s_mem())
+        if fresh == _OPENSSL.ffi.NULL:
+            return False
+        setattr(connection, name, fresh)
+        lib.SSL_set_bio(connection._ssl, connection._into_ssl, connection._from_ssl)  # which frees the one before
+    except AttributeError:
+        return False
+    return True
 
 
 def reason(error: SSL.Error) -> str:

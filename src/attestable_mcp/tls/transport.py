@@ -14,7 +14,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from attestable_mcp.tls.channel import Channel, wrap
+from attestable_mcp.tls.channel import BULKY, Channel, wrap
 from attestable_mcp.tls.scratch import READ, read_buffer
 
 HANDSHAKE_SECONDS = 30.0
@@ -162,7 +162,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._send)
         self._parts.append(bytes(data))
         self.unsent += len(data)
-        if self.unsent >= READ:
+        if self.unsent > BULKY:  # nor is it held while others are served
             self._send()
 
     def _send(self) -> None:

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.tls.certificate import Issued, issue
-from attestable_mcp.tls.channel import Channel, Identity
+from attestable_mcp.tls.channel import Channel, Identity, _renew
 from attestable_mcp.tls.engine import ClientContext, ServerContext, TlsObject
 
 
@@ -241,6 +241,52 @@ def test_a_tampered_record_is_an_error(context: ServerContext) -> None:
     server.feed(bytes(record))
     with pytest.raises(SSL.Error):
         server.read(100)
+
+
+def _pair(context: ServerContext) -> tuple[Channel, Channel]:
+    server, client = context.channel(), ClientContext().channel("localhost")
+    _shake(server, client)
+    return server, client
+
+
+def test_what_openssl_buffered_is_given_back_and_nothing_is_lost(context: ServerContext) -> None:
+    server, client = _pair(context)
+    first = server._connection._from_ssl, server._connection._into_ssl
+    sent = bytes(range(256)) * 1000
+    cipher = server.write(sent)
+    assert server._connection._from_ssl != first[0], "256 kB went through"
+    client.feed(cipher[:100_001])  # ends within a record
+    got = client.read_all(1 << 20) or b""
+    held = client._connection._into_ssl
+    assert client.read(1) is None
+    client.feed(cipher[100_001:])
+    got += client.read_all(1 << 20) or b""
+    assert client.read(1) is None
+    assert client._connection._into_ssl != held
+    assert got == sent
+    server.feed(client.write(b"and back"))
+    assert server.read_all(100) == b"and back"
+    assert server._connection._into_ssl == first[1], "little went through"
+    client.feed(server.write(b"little"))
+    assert client.read(100) == b"little"
+
+
+def test_what_waits_to_be_sent_is_not_given_back(context: ServerContext) -> None:
+    server, client = _pair(context)
+    server._connection.send(b"x" * 9000)
+    assert not _renew(server._connection, "_from_ssl")
+    client.feed(server.take())
+    assert client.read_all(10_000) == b"x" * 9000
+
+
+def test_an_end_is_an_end_after_buffers_were_given_back(context: ServerContext) -> None:
+    server, client = _pair(context)
+    server.feed(client.write(b"x" * 9000))
+    assert server.read_all(9000) == b"x" * 9000
+    assert server.read(1) is None
+    server.feed_eof()
+    with pytest.raises(SSL.SysCallError):
+        server.read(1)
 
 
 def test_contexts_know_their_side(context: ServerContext) -> None:
