@@ -6,12 +6,16 @@ goes out as JSON, which every client must accept (MCP 2025-11-25, basic/transpor
 15 seconds of silence, opens the SDK's own event stream, and nothing is lost. (Its `json_response=True` would lose
 progress, sampling and elicitation.)
 
-The SDK has no seam for this: a session's POST handler is put in place of its own, with parts of it that have no public
+A session's own stream (GET), which desktop hosts keep open all day, is served by one task and one that waits for the
+client to leave, instead of six: 17 KiB less a session.
+
+The SDK has no seam for this: a session's handlers are put in place of its own, with parts of it that have no public
 name. So this is done for the releases that it was tried with, and any other answers as it does by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 from typing import Any
@@ -20,10 +24,13 @@ import anyio
 import pydantic_core
 from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.server.streamable_http import (
+    GET_STREAM_KEY,
+    LAST_EVENT_ID_HEADER,
     MCP_SESSION_ID_HEADER,
     REQUEST_STREAM_BUFFER_SIZE,
     EventMessage,
     StreamableHTTPServerTransport,
+    check_accept_headers,
 )
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
@@ -39,6 +46,13 @@ TRIED = ("2.3",)
 _LOST = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
 _Event = dict[str, Any]
 _Post = Callable[[asgi.Scope, Request, asgi.Receive, asgi.Send], Awaitable[None]]
+_Get = Callable[[Request, asgi.Send], Awaitable[None]]
+_STREAM = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "connection": "keep-alive",
+    "x-accel-buffering": "no",
+}
 
 
 def answer_straight(manager: StreamableHTTPSessionManager, *, release: str | None = None) -> bool:
@@ -50,7 +64,9 @@ def answer_straight(manager: StreamableHTTPSessionManager, *, release: str | Non
     def admitted(requestor: Any) -> StreamableHTTPServerTransport | None:
         session = admit(requestor)
         if session is not None:
-            session._handle_post_request = Straight(session).post  # type: ignore[method-assign]
+            straight = Straight(session)
+            session._handle_post_request = straight.post  # type: ignore[method-assign]
+            session._handle_get_request = straight.listen  # type: ignore[method-assign]
         return session
 
     manager._admit_session = admitted  # type: ignore[method-assign]
@@ -58,16 +74,17 @@ def answer_straight(manager: StreamableHTTPSessionManager, *, release: str | Non
 
 
 class Straight:
-    """The POST handler of one session."""
+    """The handlers of one session."""
 
     def __init__(self, session: StreamableHTTPServerTransport) -> None:
         self._session = session
         self._own: _Post = session._handle_post_request
+        self._own_listen: _Get = session._handle_get_request
 
     async def post(self, scope: asgi.Scope, request: Request, receive: asgi.Receive, send: asgi.Send) -> None:
         """In place of `StreamableHTTPServerTransport._handle_post_request`; what is no plain call is left to that."""
         try:
-            call = await self._call(scope, request)
+            call = await self._call(request)
         except ClientDisconnect:
             return
         if call is None:
@@ -82,13 +99,50 @@ class Straight:
             with anyio.CancelScope(shield=True):
                 await self._session._clean_up_memory_streams(key)
 
-    async def _call(self, scope: asgi.Scope, request: Request) -> JSONRPCRequest | None:
-        """The call in a request that has nothing wrong or special about it."""
+    async def listen(self, request: Request, send: asgi.Send) -> None:
+        """In place of `StreamableHTTPServerTransport._handle_get_request`; what is no plain stream is left to that."""
         session = self._session
-        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        plain = self._plain(request) and check_accept_headers(request)[1]
+        if not plain or LAST_EVENT_ID_HEADER in request.headers or GET_STREAM_KEY in session._request_streams:
+            await self._own_listen(request, send)
+            return
+        sending, events = anyio.create_memory_object_stream[EventMessage](REQUEST_STREAM_BUFFER_SIZE)
+        session._request_streams[GET_STREAM_KEY] = (sending, events)
+        gone = asyncio.create_task(asgi.wait_for_disconnect(request.receive))
+        gone.add_done_callback(lambda _: sending.close())
+        try:
+            head = [(key.encode(), value.encode()) for key, value in _STREAM.items()]
+            await send({"type": "http.response.start", "status": 200, "headers": [*head, *self._headers()]})
+            await self._pour(events, send)
+        finally:
+            gone.cancel()
+            with anyio.CancelScope(shield=True):
+                await session._clean_up_memory_streams(GET_STREAM_KEY)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pour(self, events: MemoryObjectReceiveStream[EventMessage], send: asgi.Send) -> None:
+        """Events as they come, and signs of life between them, until the session or the connection ends."""
+        while True:
+            body = b": ping\r\n\r\n"
+            with anyio.move_on_after(asgi.SSE_PING_SECONDS):
+                try:
+                    event = await events.receive()
+                except _LOST:
+                    return
+                body = b"event: message\r\ndata: %b\r\n\r\n" % _json(event)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _plain(self, request: Request) -> bool:
+        """Nothing wrong with the headers, nothing special about the session."""
+        session = self._session
         named = request.headers.get(MCP_SESSION_ID_HEADER) == session.mcp_session_id
         whole = session._event_store is None and not session.is_json_response_enabled
-        if not (named and whole and kind == "application/json" and asgi.accepts_events(scope)):
+        return named and whole
+
+    async def _call(self, request: Request) -> JSONRPCRequest | None:
+        """The call in a request that has nothing wrong or special about it."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind != "application/json" or not self._plain(request) or not all(check_accept_headers(request)):
             return None
         try:
             message = jsonrpc_message_adapter.validate_python(
@@ -119,10 +173,9 @@ class Straight:
             await asgi.reply_json(send, 500, error, self._headers())
             return
         if first is not None and _is_answer(first):
-            body = first.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-            await asgi.reply_json(send, 200, body, self._headers())
+            await asgi.reply_json(send, 200, _json(first), self._headers())
         else:
-            stream = EventSourceResponse(self._rest(first, events), headers=self._stream_headers())
+            stream = EventSourceResponse(self._rest(first, events), headers=_STREAM | self._named())
             await stream(request.scope, request.receive, send)
 
     async def _rest(
@@ -136,15 +189,17 @@ class Straight:
             if _is_answer(event):
                 return
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _named(self) -> dict[str, str]:
         found = self._session.mcp_session_id
-        return [(MCP_SESSION_ID_HEADER.encode("ascii"), found.encode("ascii"))] if found is not None else []
+        return {} if found is None else {MCP_SESSION_ID_HEADER: found}
 
-    def _stream_headers(self) -> dict[str, str]:
-        found = self._session.mcp_session_id
-        named = {MCP_SESSION_ID_HEADER: found} if found is not None else {}
-        return {"Cache-Control": "no-cache, no-transform", **named}
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [(key.encode("ascii"), value.encode("ascii")) for key, value in self._named().items()]
 
 
 def _is_answer(event: EventMessage) -> bool:
     return isinstance(event.message, JSONRPCResponse | JSONRPCError)
+
+
+def _json(event: EventMessage) -> bytes:
+    return event.message.model_dump_json(by_alias=True, exclude_unset=True).encode()

@@ -22,6 +22,7 @@ from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.live import Commitments
 from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.tls import heap
 from attestable_mcp.tls.address import in_url
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, lifetime_of
 from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
@@ -245,12 +246,15 @@ class Server:
         self._bound = sock.getsockname()[:2]
         self._uvicorn = Uvicorn(self._config(self._context))
         serving = asyncio.create_task(run(self._uvicorn, sock))
-        self._tasks = [serving, asyncio.create_task(self._renew())]
+        context = self._context
+        beside = [self._renew(), heap.tend(lambda: context.made)]
+        self._tasks = [serving, *(asyncio.create_task(work) for work in beside)]
         started = asyncio.create_task(self._uvicorn.ready.wait())
         await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if serving.done():
-            self._tasks[1].cancel()
+            for task in self._tasks[1:]:
+                task.cancel()
             sock.close()
             serving.result()
             raise ConfigurationError("server: the application ended at start-up")
@@ -266,9 +270,9 @@ class Server:
         if self._uvicorn is None:
             return
         self._uvicorn.should_exit = True
-        serving, renewing = self._tasks
-        renewing.cancel()
-        await asyncio.gather(serving, renewing, return_exceptions=True)
+        for beside in self._tasks[1:]:
+            beside.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stop(self) -> None:
         """Ask the server to end; `wait` returns once it has. Call it from the server's event loop."""

@@ -17,6 +17,7 @@ from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.apps import sdk_app
 from attestable_mcp.mcp.guard import names_for
 from attestable_mcp.mcp.straight import answer_straight
+from attestable_mcp.tls.listening import PlainServer
 
 pytestmark = pytest.mark.anyio
 VERSION = "2025-11-25"
@@ -54,6 +55,12 @@ def build() -> MCPServer:
         await anyio.sleep(60)
         return "never"
 
+    @server.tool()
+    async def change(context: Context[Any, Any]) -> str:
+        """Tell the session that the list changed."""
+        await context.session.send_tool_list_changed()
+        return "told"
+
     return server
 
 
@@ -85,6 +92,22 @@ async def host(app: asgi.App) -> AsyncIterator[Host]:
         found = Host(http)
         await found.open()
         yield found
+
+
+@asynccontextmanager
+async def streaming() -> AsyncIterator[Host]:
+    """A host on a real connection, on which streams come as they are sent."""
+    served = app()
+    async with asgi.Lifespan(served, {}), PlainServer(served, "127.0.0.1", 0) as server:
+        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as http:
+            found = Host(http)
+            await found.open()
+            yield found
+
+
+def stream(found: Host, **headers: str) -> Any:
+    wanted = {**found.headers, "accept": "text/event-stream", **headers}
+    return found.http.stream("GET", "/mcp", headers=wanted)
 
 
 def app() -> asgi.App:
@@ -191,3 +214,52 @@ async def test_an_unknown_release_answers_as_it_does_by_itself(release: str) -> 
     async with host(plain) as found:
         (answer,) = events(await found.call("add", a=2, b=3))
     assert answer["result"]["structuredContent"] == {"result": 5}
+
+
+# --- a session's own stream
+
+
+async def test_a_sessions_stream_brings_what_belongs_to_no_call() -> None:
+    async with streaming() as found, stream(found) as own:
+        assert own.headers["content-type"] == "text/event-stream"
+        assert own.headers["mcp-session-id"] == found.headers["mcp-session-id"]
+        lines = own.aiter_lines()
+        await found.call("change")
+        assert [await anext(lines) for _ in range(3)] == [
+            "event: message",
+            'data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}',
+            "",
+        ]
+
+
+async def test_there_is_one_stream_and_its_place_is_free_when_the_client_has_left() -> None:
+    async with streaming() as found:
+        async with stream(found), stream(found) as second:
+            assert second.status_code == 409
+        for _ in range(100):
+            async with stream(found) as again:
+                if again.status_code == 200:
+                    return
+            await anyio.sleep(0.02)
+        raise AssertionError("the place stays taken")
+
+
+async def test_a_silent_stream_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "SSE_PING_SECONDS", 0.05)
+    async with streaming() as found, stream(found) as own:
+        lines = own.aiter_lines()
+        assert [await anext(lines) for _ in range(4)] == [": ping", "", ": ping", ""]
+
+
+async def test_a_sessions_stream_ends_with_it() -> None:
+    async with streaming() as found, stream(found) as own:
+        await found.http.delete("/mcp", headers=found.headers)
+        assert [line async for line in own.aiter_lines()] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"accept": "application/json"}, 406), ({"mcp-session-id": "another"}, 404)]
+)
+async def test_what_is_no_plain_stream_is_the_sdks_to_refuse(headers: dict[str, str], status: int) -> None:
+    async with streaming() as found, stream(found, **headers) as own:
+        assert own.status_code == status
