@@ -25,11 +25,13 @@ def give_back() -> bool:
     return True
 
 
-async def tend(made: Callable[[], int], *, seconds: float = SECONDS, many: int = MANY) -> None:
-    """Until cancelled. `made` says how many connections there have been."""
+async def tend(
+    made: Callable[[], int], *, seconds: float = SECONDS, many: int = MANY, work: Callable[[], object] = give_back
+) -> None:
+    """Do `work` in a thread whenever there were many connections, until cancelled. `made` says how many in all."""
     before = made()
     while True:
         await asyncio.sleep(seconds)
         if made() - before >= many:
             before = made()
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(work)
