@@ -20,6 +20,9 @@ from attestable_mcp.cli.command import Arguments, Parser, existing_path
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.errors import EXIT_UNAVAILABLE, AttesterError
+from attestable_mcp.rats import Evidence, EvidenceKind, Tee
+from attestable_mcp.wire.hcl import read_evidence as read_azure
+from attestable_mcp.wire.tpm import read_evidence as read_tpm
 
 SERVICES = (
     ("Intel PCS", "https://api.trustedservices.intel.com/sgx/certification/v4/rootcacrl"),
@@ -99,15 +102,16 @@ def examine(found: Found, clock: Callable[[], float] = time.monotonic) -> Line:
     started = clock()
     try:
         evidence = found.attester.attest(hashlib.sha512(b"attestable-mcp/doctor" + os.urandom(32)).digest())
+        milliseconds = (clock() - started) * 1000
+        logged = _log_data(evidence, found.attester)
     except AttesterError as error:
         return _failed(found.device, "faulty", error)
-    milliseconds = (clock() - started) * 1000
     data = {"tee": found.attester.tee, "evidence": str(evidence.kind), "milliseconds": round(milliseconds, 1)}
     return Line(
         device=found.device,
         state="ready",
         message=text.evidence(str(evidence.kind), len(evidence.body), milliseconds),
-        data=data | _key_data(found.attester),
+        data=data | _key_data(found.attester) | logged,
     )
 
 
@@ -120,6 +124,18 @@ def _key_data(attester: Attester) -> dict[str, Any]:
         return {}
     digest = hashlib.sha256(attester.ak).hexdigest()
     return {"ak_sha256": digest, "ak_name": attester.key.name, "pcr_bank": attester.bank}
+
+
+def _log_data(evidence: Evidence, attester: Attester) -> dict[str, Any]:
+    """How many bytes of event log go along, for the kinds whose registers one explains."""
+    match evidence.kind:
+        case EvidenceKind.TPM_QUOTE:
+            return {"event_log_bytes": len(read_tpm(evidence.body).event_log)}
+        case EvidenceKind.AZURE_VTPM:
+            return {"event_log_bytes": len(read_azure(evidence.body).tpm.event_log)}
+        case EvidenceKind.INTEL_QUOTE if attester.tee == Tee.TDX:
+            return {"event_log_bytes": sum(len(log.body) for log in attester.endorsements().event_logs)}
+    return {}
 
 
 def reach(name: str, url: str) -> dict[str, Any]:
@@ -178,6 +194,8 @@ def _details(line: Line) -> Iterator[str]:
         yield f"to do: {line.hint}"
     if "ak_sha256" in line.data:
         yield text.key(line.data["ak_sha256"], line.data["ak_name"])
+    if "event_log_bytes" in line.data:
+        yield text.event_log(line.data["event_log_bytes"])
 
 
 def _next(lines: list[Line], advice: list[str]) -> Iterator[str]:

@@ -55,6 +55,13 @@ def key(digest: str, name: str) -> str:
     return f"attestation key sha256:{digest} ({name})"
 
 
+def event_log(size: int) -> str:
+    """Whether clients will know what the registers mean."""
+    if size:
+        return f"event log of {size} bytes goes along"
+    return "no event log goes along, so clients compare registers by value only: none is readable here (it is root's)"
+
+
 def reached(name: str, status: int) -> str:
     """A service answered."""
     return f"{name} answers ({status})"

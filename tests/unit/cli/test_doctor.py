@@ -16,16 +16,19 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from tsm_double import Kernel
 
 from attestable_mcp.attest import machine
 from attestable_mcp.attest.base import Stapling
-from attestable_mcp.attest.detect import DEVICES, Device, Found
+from attestable_mcp.attest.detect import DEVICES, Device, Found, named
 from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.attest.tsm import TsmAttester
 from attestable_mcp.cli import doctor, text_doctor
 from attestable_mcp.cli.doctor import diagnose, examine
 from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.errors import AttesterAbsent, AttesterError, ConfigurationError
 from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.simulator.eventlog import Event, ccel_table, write_log
 
 
 def devices(tmp_path: Path, **places: str) -> tuple[Device, ...]:
@@ -63,6 +66,30 @@ def test_a_real_tpm_is_ready_with_its_key(tmp_path: Path, swtpm: Callable[[], st
     assert states["tpm"]["pcr_bank"] == "sha256"
     spki = load_pem_public_key(key.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert states["tpm"]["ak_sha256"] == hashlib.sha256(spki).hexdigest()
+
+
+def test_it_says_whether_an_event_log_goes_along(tmp_path: Path, swtpm: Callable[[], str]) -> None:
+    log = write_log((Event(pcr=4, data=b"loader"),), "sha256")
+    (tmp_path / "boot.log").write_bytes(log)
+    where = swtpm()
+    without = json.loads(run((named(f"tpm:{where}"),), tmp_path)[1])
+    assert without["attesters"][0]["event_log_bytes"] == 0
+    device = named(f"tpm:{where},pcrs=0-7,log={tmp_path / 'boot.log'}")
+    _, out = run((device,), tmp_path, json_output=False)
+    assert f"event log of {len(log)} bytes goes along" in out
+    assert f"serve with it: --attester tpm:{where},pcrs=0-7,log={tmp_path / 'boot.log'}" in out
+
+
+def test_a_tdx_guests_log_counts_and_sgx_has_none(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "CCEL").write_bytes(ccel_table(4096))
+    log = write_log((Event(pcr=2, data=b"shim"),), "sha384")
+    (tmp_path / "data" / "CCEL").write_bytes(log.ljust(4096, b"\xff"))
+    guest = TsmAttester(files=Kernel(b"tdx_guest\n"), tables=tmp_path)
+    device = named("tsm")
+    assert examine(Found(device=device, attester=guest)).data["event_log_bytes"] == len(log)
+    enclave = SimulatedAttester(bytes(32))
+    assert "event_log_bytes" not in examine(Found(device=device, attester=enclave)).data
 
 
 def test_people_read_what_is_ready_and_what_that_means(tmp_path: Path, swtpm: Callable[[], str]) -> None:
