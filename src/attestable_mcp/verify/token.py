@@ -123,9 +123,9 @@ def _tier(submod: object) -> str:
 
 
 def _nras_status(token: Token) -> str:
-    """The whole machine's token states an overall result, each device's its own."""
-    measured = str(token.claims.get("measres", "")).lower() == "success"
-    passed = token.claims.get("x-nvidia-overall-att-result") is True or measured
+    """The whole machine's token states an overall result, which alone counts there; each device's its own."""
+    overall = token.claims.get("x-nvidia-overall-att-result")
+    passed = str(token.claims.get("measres", "")).lower() == "success" if overall is None else overall is True
     return "affirming" if passed else "contraindicated"
 
 

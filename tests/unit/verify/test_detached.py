@@ -138,6 +138,12 @@ def test_the_status_is_good_only_where_all_say_so(judge: Callable[..., Attestati
     assert result.tcb_status == "contraindicated"
 
 
+def test_an_overall_result_counts_alone_where_there_is_one(judge: Callable[..., AttestationResult]) -> None:
+    said = {**BASE, "x-nvidia-overall-att-result": False, "measres": "success"}
+    assert judge(token(said).encode(), ANY).tcb_status == "contraindicated"
+    assert judge(token({**BASE, "measres": "Success"}).encode(), ANY).tcb_status == "affirming"
+
+
 def test_a_star_wants_every_device_and_at_least_one(judge: Callable[..., AttestationResult]) -> None:
     assert judge(answer(gpus()), 'token_claims = { "submods.*.secboot" = true }').verdict is Verdict.VERIFIED
     mixed = judge(answer(gpus(hwmodel="GB200")), 'token_claims = { "submods.*.hwmodel" = "GH100" }')
