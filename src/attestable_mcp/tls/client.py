@@ -20,7 +20,8 @@ from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import AttestedPeer, Gate, Origin
 from attestable_mcp.tls.fresh import DEMAND, turn
 from attestable_mcp.tls.origins import Origins, origin_of, origins_for
-from attestable_mcp.tls.streams import AsyncBackend, SyncBackend, prove
+from attestable_mcp.tls.streams import AsyncBackend, prove
+from attestable_mcp.tls.streams_blocking import SyncBackend
 from attestable_mcp.verifier import Verifier
 
 __all__ = [

@@ -13,7 +13,8 @@ from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls.admission import Gate
 from attestable_mcp.tls.client import client_options, default_pool, gate_for, guarded, guarded_sync, pool_options
 from attestable_mcp.tls.origins import Origins, origins_for
-from attestable_mcp.tls.streams import AsyncBackend, SyncBackend
+from attestable_mcp.tls.streams import AsyncBackend
+from attestable_mcp.tls.streams_blocking import SyncBackend
 from attestable_mcp.verifier import Verifier
 
 if TYPE_CHECKING:
