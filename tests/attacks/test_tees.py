@@ -194,6 +194,13 @@ def test_p5_revoked_intermediate_is_refused_and_an_unsigned_list_too(amd: Amd) -
         amd.verify(report, forged)
 
 
+def test_p5_a_list_of_an_unknown_version_is_no_list(amd: Amd) -> None:
+    """Whoever staples it brings no exception of another kind about, and clears nobody."""
+    odd = amd.crl(0x99).replace(b"\x02\x01\x01", b"\x02\x01\x05", 1)
+    result = amd.verify(amd.report(tcb=TCB), replace(amd.endorsements(levels=LEVELS), crls=(odd,)))
+    assert any("revocation" in line for line in result.not_proven)
+
+
 @pytest.mark.parametrize(
     "extension",
     [

@@ -219,5 +219,5 @@ def _expiry(piece: _Piece, answer: Answer) -> datetime:
         if not raw:
             raise unavailable(piece.url, "wanted a certificate chain, seen none")
         return min(read_certificate(der).not_after for der in raw)
-    except (EvidenceError, ValueError) as error:
+    except (EvidenceError, ValueError, x509.InvalidVersion) as error:
         raise unavailable(piece.url, f"wanted {piece.kind}, seen something else: {str(error)[:160]}") from error

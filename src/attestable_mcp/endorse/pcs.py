@@ -170,7 +170,7 @@ def _next_update(piece: _Piece, answer: Answer) -> datetime:
             raise unavailable(piece.url, "no readable nextUpdate in the answer") from error
     try:
         limit = x509.load_der_x509_crl(_crl(answer.body)).next_update_utc
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise unavailable(piece.url, f"wanted a revocation list, seen something else: {error}") from error
     if limit is None:
         raise unavailable(piece.url, "a revocation list without nextUpdate")

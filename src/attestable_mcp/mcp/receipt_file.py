@@ -92,7 +92,7 @@ def _chain(path: Path, offset: int, line: dict[str, Any]) -> ChainFile:
             verdict=dict(line["verdict"]),
             bundle=_bytes(line["bundle"], path.name) if line["bundle"] is not None else None,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise _fault(path.name, "a chain's line lacks something") from error
 
 

@@ -178,6 +178,11 @@ def test_a_missing_list_is_left_to_the_policy(stocked: Any, tmp_path: Path) -> N
     assert stocked.source(tmp_path).fetch(query(), deadline_seconds=60).crls == ()
 
 
+def test_a_list_of_an_unknown_version_is_none(stocked: Any, tmp_path: Path) -> None:
+    stocked.files["/vcek/v1/Genoa/crl"] = CRL.replace(b"\x02\x01\x01", b"\x02\x01\x05", 1)
+    assert stocked.source(tmp_path).fetch(query(), deadline_seconds=60).crls == ()
+
+
 @pytest.mark.parametrize(
     ("what", "body"), [("vek", b"<html>"), ("chain", b""), ("chain", b"-----BEGIN CERTIFICATE-----")]
 )

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestable_mcp.endorse.pcs import INTEL_PCS, PcsSource
 from attestable_mcp.errors import ConfigurationError, EndorsementUnavailable
@@ -152,6 +156,14 @@ def _raw(data: bytes) -> Callable[[Handler], None]:
 # ruff: noqa: E501 - a table reads best with a row a line
 SIGNATURE = b"00" * 64
 TCB, QE, PCK_CRL, ROOT_CRL = "/tcb?", "/qe/identity", "/pckcrl", "/rootcacrl"
+ODD_LIST = (
+    x509.CertificateRevocationListBuilder(
+        x509.Name([]), datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    )
+    .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    .public_bytes(Encoding.DER)
+    .replace(b"\x02\x01\x01", b"\x02\x01\x05", 1)
+)
 FAULTS: dict[str, tuple[str, Callable[[Handler], None], str]] = {
     "not found": (TCB, _send(b"", status=404), "status 404"),
     "too many": (TCB, _send(b"", {"Retry-After": "30"}, 429), "status 429: too many requests, asks to wait 30 seconds"),
@@ -174,6 +186,7 @@ FAULTS: dict[str, tuple[str, Callable[[Handler], None], str]] = {
         TCB, _send(b'{"tcbInfo":{"nextUpdate":"9999-12-31T23:59:59-10:00"},"signature":"%s"}' % SIGNATURE), "no readable nextUpdate",
     ),
     "no chain": (TCB, _send(b'{"tcbInfo":{"nextUpdate":"2099-01-01T00:00:00Z"},"signature":"%s"}' % SIGNATURE), "tcb-info-issuer-chain"),
+    "list of no version": (PCK_CRL, _send(ODD_LIST), "wanted a revocation list"),
     "garbage list": (PCK_CRL, _send(b"0\x82garbage"), "wanted a revocation list"),
     "text list": (ROOT_CRL, _send(b"not hex"), "wanted a revocation list"),
     "empty list": (ROOT_CRL, _send(b""), "wanted a revocation list"),
