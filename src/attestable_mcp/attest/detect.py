@@ -56,7 +56,7 @@ DEVICES = (
     ),
     Device(
         name="dstack",
-        about="Intel TDX VM of dstack, through its guest agent",
+        about="confidential VM of dstack, through its guest agent",
         place=str(dstack.SOCKETS[0]),
         open=lambda place: dstack.DstackAttester(None if place == str(dstack.SOCKETS[0]) else Path(place)),
     ),

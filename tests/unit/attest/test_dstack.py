@@ -9,11 +9,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dstack_double import in_msgpack, in_scale
 
 from attestable_mcp.attest import unix_http
 from attestable_mcp.attest.dstack import DstackAttester
@@ -21,10 +23,12 @@ from attestable_mcp.attest.eventlogs import LOG_MOST
 from attestable_mcp.errors import AttesterError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, EvidenceKind
+from attestable_mcp.simulator import amd, aws
 from attestable_mcp.simulator.intel import Vendor
 from attestable_mcp.wire.intel import read_quote
+from attestable_mcp.wire.snp import read_report
 
-VENDOR = Vendor()
+VENDOR, AMD = Vendor(), amd.well_known()
 Answer = Callable[[str, dict[str, Any]], tuple[int, bytes]]
 
 
@@ -72,7 +76,7 @@ def test_quotes_carry_the_data(name: str, target: str) -> None:
         evidence = attester.attest(b"\x0a" * 64)
     assert evidence.kind is EvidenceKind.INTEL_QUOTE
     assert read_quote(evidence.body).report_data == b"\x0a" * 64
-    assert paths == [target]
+    assert paths == [target] * 2, "one at the start, to learn the platform"
     assert attester.endorsements() == Endorsements()
     assert (attester.tee, attester.simulated) == ("tdx", False)
 
@@ -90,9 +94,43 @@ def test_the_event_log_of_the_quote_goes_along() -> None:
     log = json.dumps([event, event | {"event": "system-ready", "version": 2}])
     with agent(logged(log)) as socket:
         attester = DstackAttester(socket)
-        assert attester.endorsements() == Endorsements()
         attester.attest(bytes(64))
     assert [item.body for item in attester.endorsements().event_logs] == [log.encode()]
+
+
+def versioned(make: Callable[[bytes], bytes]) -> Answer:
+    """An agent on another platform than TDX."""
+
+    def answer(path: str, asked: dict[str, Any]) -> tuple[int, bytes]:
+        sent = make(bytes.fromhex(asked["report_data"]))
+        return 200, json.dumps({"quote": "", "event_log": "", "attestation": sent.hex()}).encode()
+
+    return answer
+
+
+def test_on_amd_the_report_comes_with_its_chain() -> None:
+    chain = (AMD.vcek.der, AMD.ask.der, AMD.ark.der)
+    with agent(versioned(lambda data: in_scale("sev-snp", AMD.report(data, bytes(48)), chain=chain))) as socket:
+        attester = DstackAttester(socket)
+        evidence = attester.attest(b"\x0b" * 64)
+    assert (attester.tee, evidence.kind) == ("sev-snp", EvidenceKind.SNP_REPORT)
+    assert read_report(evidence.body).report_data == b"\x0b" * 64
+    assert attester.endorsements().certificates == chain
+
+
+def test_in_a_nitro_enclave_the_document_comes() -> None:
+    now = datetime.now(UTC)
+    with agent(versioned(lambda data: in_msgpack("nitro-enclave", aws.well_known().document(data, at=now)))) as socket:
+        attester = DstackAttester(socket)
+        evidence = attester.attest(b"\x0c" * 64)
+    assert (attester.tee, evidence.kind) == ("nitro", EvidenceKind.NITRO_DOCUMENT)
+    assert attester.endorsements() == Endorsements()
+
+
+def test_a_platform_that_nobody_here_verifies_is_named() -> None:
+    with agent(versioned(lambda data: in_scale("aws-nitro-tpm", data))) as socket:
+        with pytest.raises(AttesterError, match="NitroTPM"):
+            DstackAttester(socket)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +164,10 @@ def test_a_log_that_verifiers_would_refuse_stays_here(
         (lambda *_: (200, b"[" * 100_000), "wanted JSON"),
         (lambda *_: (200, b"{}"), "wanted a quote in hex, seen none"),
         (lambda *_: (200, b'{"quote": 7}'), "seen none"),
-        (lambda *_: (200, b'{"quote": "zz"}'), "wanted a quote in hex, seen 'zz'"),
+        (lambda *_: (200, b'{"quote": "zz"}'), "wanted quote in hex, seen 'zz'"),
         (lambda *_: (200, b'{"quote": "00"}'), "of kind intel-quote"),
+        (lambda *_: (200, b'{"quote": "", "attestation": "07"}'), "wanted SCALE"),
+        (lambda *_: (200, b'{"quote": "", "attestation": "zz"}'), "wanted attestation in hex"),
         (lambda *_: (200, b" " * (LIMITS.endorsement + 2)), "more than"),
         (lambda *_: good("", {"report_data": "ff" * 64}), "the report data just given"),
     ],
