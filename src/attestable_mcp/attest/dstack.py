@@ -66,7 +66,7 @@ class DstackAttester:
         return evidence
 
     def endorsements(self) -> Endorsements:
-        """What came with the last evidence: an event log, or AMD's certificates. Intel's collateral is Intel's to give."""
+        """What came with the last evidence: an event log, or AMD's certificates."""
         return self._given
 
     def _made(self, report_data: bytes) -> tuple[Evidence, Endorsements]:
