@@ -120,6 +120,14 @@ def test_badram_without_the_alias_check_is_said_or_refused() -> None:
         assert any("BadRAM" in line for line in result.not_proven) == (platform == 1)
 
 
+def test_p9_a_report_that_another_level_asked_for_says_that_its_code_is_not_the_measured_one() -> None:
+    for level in (0, 1, 3):
+        result = snp(vmpl=level)
+        assert result.verdict is Verdict.VERIFIED
+        assert any(f"VMPL {level}" in line for line in result.not_proven) == (level > 0)
+        assert (snp("vmpl = [0]", vmpl=level).verdict is Verdict.VERIFIED) == (level == 0)
+
+
 @pytest.mark.parametrize("level", ["bl", "snp", "ucode"])
 def test_firmware_below_the_floor_is_refused(level: str) -> None:
     current = {"bl": 10, "snp": 23, "ucode": 84}[level]
@@ -232,6 +240,17 @@ def test_e10_the_key_needs_a_certificate_of_its_own_under_a_trusted_root() -> No
 def test_e10_resettable_pcrs_are_no_policy(number: int) -> None:
     with pytest.raises(ConfigurationError, match="can reset this PCR"):
         Policy.from_toml(f'[policy]\ntee = "tpm"\npcr{number} = "{"aa" * 32}"')
+
+
+@pytest.mark.parametrize("number", [20, 21, 22])
+@pytest.mark.parametrize("tee", ["tpm", "azure-sev-snp"])
+def test_e10_pcrs_that_a_kernel_can_reset_name_no_code(number: int, tee: str) -> None:
+    """They may stand beside one that lasts."""
+    rules = f'[policy]\ntee = "{tee}"\nmeasurement = "{"01" * 48}"\n' if tee != "tpm" else '[policy]\ntee = "tpm"\n'
+    alone = f'{rules}pcr{number} = "{"aa" * 32}"\n'
+    with pytest.raises(ConfigurationError):
+        Policy.from_toml(alone)
+    assert Policy.from_toml(f'{alone}pcr4 = "{"bb" * 32}"')
 
 
 def test_p8_a_log_of_the_tds_registers_does_not_speak_for_azures_vtpm() -> None:

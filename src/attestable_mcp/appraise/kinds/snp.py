@@ -199,9 +199,11 @@ SNP_RULES = (product, papers, guest, platform)
 
 
 def snp_open(release: SnpRelease, claims: Claims) -> Iterator[str]:
-    """What a release without a measurement, or a platform without the alias check, leaves open."""
+    """What a release without a measurement, a report from a higher level, or an unchecked platform leaves open."""
     if release.measurement is None:
         yield "which build: any image of this signer at or above the named guest version would pass"
+    if level := claims.values.get("vmpl"):
+        yield f"which code asked for the report: it runs at VMPL {level}, the measurement names what was launched at 0"
     yield from platform_open(claims)
 
 

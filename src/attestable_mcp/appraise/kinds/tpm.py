@@ -19,6 +19,8 @@ from attestable_mcp.rats import AttestationResult, Claims, Finding, Tee
 BANKS = {64: "sha256", 96: "sha384", 128: "sha512"}
 """Bank of a PCR by the hex digits of its value. SHA-1 banks prove nothing."""
 RESETTABLE = (16, 23)
+KERNEL_RESETTABLE = (20, 21, 22)
+"""PCRs that can be reset from locality 2 (PC Client Platform TPM Profile, PCR attributes), where a kernel can speak."""
 APPLICATIONS = "boot_applications"
 _MEANINGS = {
     0: "the firmware",
@@ -95,8 +97,12 @@ def _pcr(number: int, value: str) -> str:
 
 
 def names_code(release: Measured) -> bool:
-    """Does it name something that was measured? A PCR that nobody extended may stand beside, but says nothing alone."""
-    return bool(release.boot_applications) or any(was_measured(value) for value in release.pcrs.values())
+    """Does it name something that was measured? A PCR that nobody extended may stand beside, but says nothing alone.
+
+    Nor does one that a kernel can reset and fill anew: it would name whatever that kernel likes.
+    """
+    lasting = (value for number, value in release.pcrs.items() if number not in KERNEL_RESETTABLE)
+    return bool(release.boot_applications) or any(map(was_measured, lasting))
 
 
 def was_measured(value: str) -> bool:
