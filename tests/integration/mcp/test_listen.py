@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,8 @@ def test_a_token_file_is_made_for_its_owner_and_kept(tmp_path: Path) -> None:
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Any]:
     (tmp_path / "p.toml").write_text(
-        f'[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n\n[policy]\nmrenclave = "{MEASURED.hex()}"\n'
+        f'[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n\n[policy]\nmrenclave = "{MEASURED.hex()}"\n\n'
+        f'[receipts]\nrequired = true\nstore = "r.sqlite3"\n'
     )
 
     async def run(url: str, *more: str, **variables: str) -> asyncio.subprocess.Process:
@@ -288,7 +290,8 @@ async def test_the_command_prints_the_url_and_ends_by_signal(seen: Seen, start: 
         )  # fmt: skip
         ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 40))
         async with Client(ready["url"]) as client:
-            await client.call_tool("add", {"a": 1, "b": 1})
+            for number in range(3):
+                await client.call_tool("add", {"a": number, "b": 1})
             process.send_signal(signal.SIGTERM)
             out, err = await asyncio.wait_for(process.communicate(), 40)
     assert process.returncode == 0
@@ -298,6 +301,9 @@ async def test_the_command_prints_the_url_and_ends_by_signal(seen: Seen, start: 
     assert out == b""
     assert b"canary-1" not in err
     assert b"Traceback" not in err
+    with closing(sqlite3.connect(tmp_path / "r.sqlite3")) as store:
+        assert store.execute("SELECT count(*) FROM receipts").fetchone() == (3,), "receipts that waited are lost"
+        assert store.execute("SELECT size FROM heads").fetchall() == [(3,)]
 
 
 @pytest.mark.parametrize(
