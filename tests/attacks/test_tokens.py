@@ -183,6 +183,15 @@ def test_p1_a_token_of_a_debuggable_machine_is_refused_whatever_its_issuer_calls
         assert result.verdict is Verdict.VERIFIED, result.error
 
 
+@pytest.mark.parametrize("name", ["m.x", "m[0]"])
+def test_p12_no_submodule_hides_behind_the_name_of_another(judge: Callable[..., AttestationResult], name: str) -> None:
+    good, bad = {"ear.status": "affirming", "ok": True}, {"ear.status": "affirming", "ok": False}
+    rule = '"submods.*.ok" = true'
+    assert judge(token(CLAIMS | {"submods": {"m": good, "n": good}}), claim=rule).verdict is Verdict.VERIFIED
+    assert code(judge(token(CLAIMS | {"submods": {"m": good, "n": bad}}), claim=rule)) == "measurement_mismatch"
+    assert code(judge(token(CLAIMS | {"submods": {"m": good, name: bad}}), claim=rule)) == "malformed_evidence"
+
+
 def test_p12_every_flipped_character_is_refused(judge: Callable[..., AttestationResult]) -> None:
     good, refused = token(CLAIMS), 0
     for at in range(0, len(good), 7):

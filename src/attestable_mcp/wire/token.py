@@ -186,6 +186,8 @@ def _flatten(value: object, path: str, depth: int, found: dict[str, ClaimValue])
     if isinstance(value, (dict, MappingProxyType)):
         prefix = f"{path}." if path else ""
         for name, member in value.items():
+            if path == "submods" and ("." in str(name) or "[" in str(name)):
+                _fail(f"submodule {str(name)!r}: its claims could pass for those of another", "claims")
             if type(member) is str:
                 _put(found, prefix + str(name), member)
             else:
