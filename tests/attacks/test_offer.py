@@ -25,7 +25,14 @@ from attestable_mcp import Policy, attested_client, serve
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import Rules, SgxRelease, TrustPolicy
 from attestable_mcp.bind.receipt import RECEIPT_KEY, Receipt, request_digest, result_digest
-from attestable_mcp.errors import AppraisalRefused, AttestationError, ConversationError, ReceiptError, ToolRefused
+from attestable_mcp.errors import (
+    AppraisalRefused,
+    AttestationError,
+    ConversationError,
+    ReceiptError,
+    SignatureInvalid,
+    ToolRefused,
+)
 from attestable_mcp.mcp.bridge import Bridge
 from attestable_mcp.mcp.client import AttestedClient
 from attestable_mcp.mcp.gate import make_gate
@@ -517,6 +524,32 @@ async def test_injection_a_replayed_receipt_is_withheld(tmp_path: Path) -> None:
                 await client.call_tool("add", {"a": 1})
     assert caught.value.code == "receipt_mismatch"
     assert "given before" in caught.value.message
+
+
+async def test_injection_a_false_receipt_at_the_end_of_a_rush_is_told_on_leaving(tmp_path: Path) -> None:
+    """Its answer was passed on before its signature was looked at: whoever relied on it has to hear of it."""
+    answers: list[dict[str, Any]] = []
+
+    def second(body: dict[str, Any]) -> None:
+        answers.append(body)
+        if len(answers) == 2:
+            _flip(body)
+
+    shifty = Shifty()
+    async with running(shifty) as server:
+        gate = make_gate(policy(tmp_path / "r.sqlite3"))
+        watch = watched(Meddling(attested_transport(gate, server.url), second), gate, server.url)
+
+        async def talk() -> None:
+            async with AttestedClient(server.url, httpx2.AsyncClient(transport=watch), gate, watch) as client:
+                await client.call_tool("add", {"a": 1})
+                await client.call_tool("add", {"a": 1})
+
+        with pytest.raises(SignatureInvalid) as caught:
+            await talk()
+    assert caught.value.code == "receipt_signature"
+    assert len(answers) == 2
+    assert sqlite3.connect(tmp_path / "r.sqlite3").execute("SELECT count(*) FROM receipts").fetchone() == (2,)
 
 
 async def test_injection_a_server_that_forgets_a_chain_is_given_another(tmp_path: Path) -> None:
