@@ -1,5 +1,6 @@
-"""One MCP server in a process of its own: `plain`, `tls` (standard library), `attested`, `mutual-key`, `mutual-quote`,
-or `bare` (attested, and commits to no manifest).
+"""One MCP server in a process of its own: `plain` (answers in JSON only), `events` (plain HTTP, as the SDK answers by
+itself), `tls` (as `plain`, by the standard library), `attested`, `mutual-key`, `mutual-quote`, or `bare` (attested, and
+commits to no manifest).
 
 Ends when stdin does.
 """
@@ -23,7 +24,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 
 def build() -> MCPServer:
-    server = MCPServer("bench")
+    server = MCPServer("bench", log_level="WARNING")  # a line for each session would be measured too
 
     @server.tool()
     def add(a: int, b: int) -> int:
@@ -72,9 +73,11 @@ async def until_stdin_ends() -> None:
 
 async def unattested(mode: str) -> None:
     security = TransportSecuritySettings(allowed_hosts=["127.0.0.1:*"], allowed_origins=[])
-    app = SERVER.streamable_http_app(json_response=True, transport_security=security)
+    app = SERVER.streamable_http_app(json_response=mode != "events", transport_security=security)
     tls = {"ssl_context_factory": lambda _config, _default: self_signed()} if mode == "tls" else {}
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, **tls))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="warning", access_log=False, timeout_keep_alive=60, **tls)
+    )
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.02)
@@ -102,4 +105,4 @@ async def attested(mode: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run((unattested if sys.argv[1] in ("plain", "tls") else attested)(sys.argv[1]))
+    asyncio.run((unattested if sys.argv[1] in ("plain", "events", "tls") else attested)(sys.argv[1]))

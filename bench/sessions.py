@@ -1,7 +1,8 @@
 """Many sessions at once: memory for each, and calls per second over all of them, attested beside plain HTTP.
 
-Each session keeps its event stream open, as desktop hosts do, so that every one holds a connection of its own.
-Memory is the proportional set size of the server's process, where /proc tells it.
+Each session keeps its event stream open, as desktop hosts do, and then all call at the same time, so that every one
+holds two connections. Memory is the proportional set size of the server's process, where /proc tells it, `SETTLE`
+seconds after: once with the streams alone, once with the connections of the calls.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from attestable_mcp import Policy, attested_http_client
 from measure import table
 from servers import running_with_pid
 
-SESSIONS, CALLS, KIB = 500, 4, 200
+SESSIONS, CALLS, KIB, SETTLE = 500, 4, 200, 8
 HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
 ACCEPT = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
 
@@ -83,25 +84,32 @@ async def at_most(limit: int, work: list[Any]) -> None:
             group.create_task(one(each))
 
 
-async def measure(mode: str, url: str, pid: int) -> tuple[float, float, float]:
-    """Bytes a session, seconds to open them all, calls a second over all."""
+async def settled(pid: int) -> int:
+    """Bytes of the process once a burst is over."""
+    await asyncio.sleep(SETTLE)
+    return resident(pid)
+
+
+async def measure(mode: str, url: str, pid: int) -> tuple[float, float, float, float]:
+    """Bytes a session with its calls and without, seconds to open them all, calls a second over all."""
     async with client(mode) as http:
         for _ in range(20):  # what the first sessions cost is the server's start, not theirs
             warm = Session(http, url)
             await warm.open()
             await warm.call(1)
             await warm.close()
-        before = resident(pid)
+        before = await settled(pid)
         sessions = [Session(http, url) for _ in range(SESSIONS)]
         begun = time.perf_counter()
         await at_most(32, [session.open() for session in sessions])
         opening = time.perf_counter() - begun
+        listening = (await settled(pid) - before) / SESSIONS
         begun = time.perf_counter()
         await at_most(SESSIONS, [session.call(n) for n in range(CALLS) for session in sessions])
         rate = SESSIONS * CALLS / (time.perf_counter() - begun)
-        held = (resident(pid) - before) / SESSIONS
+        held = (await settled(pid) - before) / SESSIONS
         await at_most(32, [session.close() for session in sessions])
-    return held, opening, rate
+    return held, listening, opening, rate
 
 
 def main() -> None:
@@ -110,9 +118,10 @@ def main() -> None:
         with running_with_pid(mode) as (url, pid):
             figures[mode] = asyncio.run(measure(mode, url, pid))
     rows = []
-    for mode, (held, opening, rate) in figures.items():
-        ratio = f"{held / figures['plain'][0]:.2f} x memory, {rate / figures['plain'][2]:.2f} x calls"
-        figure = f"{held / 1024:.0f} KiB a session, open in {opening:.1f} s, {rate:.0f} calls/s"
+    for mode, (held, listening, opening, rate) in figures.items():
+        ratio = f"{held / figures['plain'][0]:.2f} x memory, {rate / figures['plain'][3]:.2f} x calls"
+        figure = f"{held / 1024:.0f} KiB a session ({listening / 1024:.0f} before its call)"
+        figure += f", open in {opening:.1f} s, {rate:.0f} calls/s"
         rows.append((mode, figure, ratio, f"under {KIB} KiB a session" if mode == "attested" else "floor"))
     table(f"{SESSIONS} sessions at once, each with its stream", rows)
 
