@@ -182,10 +182,13 @@ class Talk:
     def __init__(self, url: str) -> None:
         self._url = url
         self._said = ""
+        self._met: AttestedPeer | None = None
 
     def met(self, peer: AttestedPeer) -> None:
         """What was proven of the server; said once until something else holds."""
-        result = peer.result
+        if peer is self._met:
+            return
+        self._met, result = peer, peer.result
         sentence = text.admitted(self._url, str(result.verdict), str(result.tee), result.simulated)
         if any(finding.check == COMPARED for finding in result.findings):
             sentence = f"{sentence}; {text_pins.UNREVIEWED}"

@@ -21,6 +21,8 @@ class Link:
     def __init__(self, url: str, http: httpx2.AsyncClient, *, pulse: Pulse, max_message: int) -> None:
         self.url = url
         self._http = http
+        self._target = httpx2.URL(url)
+        self._own = dict(http.headers)
         self._pulse = pulse
         self._max_message = max_message
 
@@ -29,11 +31,25 @@ class Link:
         self, method: str, headers: dict[str, str], *, body: bytes | None = None, read: float | None = None
     ) -> AsyncIterator[httpx2.Response]:
         """One exchange, its body not yet read; `read` is the seconds that it may be silent."""
-        timeout = httpx2.Timeout(_CONNECT_SECONDS, read=read, pool=None)
         self._pulse.begin()
-        async with self._http.stream(method, self.url, content=body, headers=headers, timeout=timeout) as response:
+        response = await self._http.send(self._request(method, headers, body, read), stream=True)
+        try:
             self._pulse.heard()
             yield response
+        finally:
+            await response.aclose()
+
+    def _request(self, method: str, headers: dict[str, str], body: bytes | None, read: float | None) -> httpx2.Request:
+        """As the client's `build_request` would make it, which merges what is the same each time."""
+        timeout = {"connect": _CONNECT_SECONDS, "read": read, "write": _CONNECT_SECONDS, "pool": None}
+        return httpx2.Request(
+            method,
+            self._target,
+            content=body,
+            headers=self._own | headers,
+            cookies=self._http.cookies or None,
+            extensions={"timeout": timeout},
+        )
 
     async def chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The body as it comes."""
