@@ -58,9 +58,11 @@ def agent(answer: Answer = good, name: str = "dstack.sock") -> Iterator[Path]:
         with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.02,))
             thread.start()
-            yield path
-            server.shutdown()
-            thread.join(10)
+            try:
+                yield path
+            finally:
+                server.shutdown()
+                thread.join(10)
 
 
 @pytest.mark.parametrize(("name", "target"), [("dstack.sock", "/GetQuote"), ("tappd.sock", "/prpc/Tappd.RawQuote")])
