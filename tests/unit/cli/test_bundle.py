@@ -60,6 +60,8 @@ def test_provenance_is_kept_and_said_to_be_judged_by_nobody(cli: Any, folder: Pa
     words = (str(folder / "quote.bin"), "--genuine-only", "--endorsements", str(folder / "collateral"), "--at", WHEN)
     ended = cli("bundle", *words, "--provenance", str(release), "-o", str(tmp_path / "p.bundle"))
     assert "judged by nobody: release.sigstore.json" in ended.err
+    words = (*words, "--provenance", str(release), "-o", str(tmp_path / "q.bundle"), "--json")
+    assert cli("bundle", *words).json()["provenance_not_judged"] == ["release.sigstore.json"]
     again = cli("verify", str(tmp_path / "p.bundle"), "--at", WHEN, "--json").json()
     assert again["bundle"]["provenance_not_judged"] == ["release.sigstore.json"]
     assert any("release.sigstore.json" in line and "nobody has judged" in line for line in again["not_proven"])
