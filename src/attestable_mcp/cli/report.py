@@ -56,8 +56,10 @@ def headline(terminal: Terminal, result: AttestationResult) -> str:
 
 
 def announce(terminal: Terminal, result: AttestationResult) -> None:
-    """On stderr, the first line, and what stood in a policy's place: for verbs whose data is something else."""
+    """On stderr, the first line, and what nobody may overlook beside it: for verbs whose data is something else."""
     terminal.say(headline(terminal, result))
+    if result.simulated:
+        terminal.say(terminal.paint("warn", text.SIMULATED_BANNER))
     if any(finding.check == COMPARED for finding in result.findings):
         terminal.say(text_pins.PINNED_FOR_US)
 

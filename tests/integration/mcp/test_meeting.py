@@ -138,6 +138,7 @@ async def test_a_pinned_server_is_held_to_its_pin_and_another_refused(verb: str,
         code, out, err = await cli(*plain(verb, url))
         assert code == 0, out + err
         assert "nobody" in out + err or "anybody reviewed" in out + err, "it says what stood in a policy's place"
+        assert "SIMULATED" in out + err, "nobody takes it for hardware"
         code, out, _ = await cli(*plain(verb, url), "--json")
         result = json.loads(out)
         result = result.get("attestation", result)
