@@ -17,9 +17,10 @@ from attestable_mcp.mcp.bridge_sse import EventReader
 from attestable_mcp.mcp.bridge_state import Start, State
 from attestable_mcp.mcp.bridge_to_host import HostSide
 
-_FAILURES = 8
-"""Failures in a row after which the stream of notices is given up."""
 _PAUSE_SECONDS = 30.0
+"""The longest pause between attempts at the stream of notices; they go on, since a network may be away for a night."""
+_FOR_NOW = frozenset({429, 502, 503, 504})
+"""HTTP statuses that say nothing of whether there is such a stream."""
 _CONFIRM_SECONDS = 30.0
 _LEAVE_SECONDS = 0.7
 
@@ -93,14 +94,17 @@ class SessionKeeper:
         """The GET stream, reconnected as long as the session lives; a server may have none (405)."""
         reader, failures = self._link.reader(), 0
         with session.scope:
-            while failures < _FAILURES:
+            while True:
                 try:
                     with session.interruptible():
                         async with self._link.stream("GET", _resumed(session, reader)) as response:
-                            if response.status_code != 200:
+                            if response.status_code == 200:
+                                failures = 0
+                                await self._answers.read(reader, response, None)
+                            elif response.status_code in _FOR_NOW:
+                                failures += 1
+                            else:
                                 break
-                            failures = 0
-                            await self._answers.read(reader, response, None)
                 except Exception as error:  # noqa: BLE001 a lost stream of notices ends no bridge
                     failures += 1
                     if failures == 1:
@@ -117,4 +121,5 @@ def _resumed(session: Session, reader: EventReader) -> dict[str, str]:
 
 def _pause(reader: EventReader, failures: int) -> float:
     """Seconds before the stream of notices is opened again."""
-    return max(reader.retry_seconds or 1.0, min(2.0**failures, _PAUSE_SECONDS) if failures else 0.1)
+    doubling = 2.0 ** min(failures, 6)  # further on, a power would not fit a float some day
+    return max(reader.retry_seconds or 1.0, min(doubling, _PAUSE_SECONDS) if failures else 0.1)

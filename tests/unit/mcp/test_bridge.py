@@ -9,9 +9,11 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from hurried import Hurried
 
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.mcp.bridge import Bridge, BridgeOptions
+from attestable_mcp.mcp.bridge_session_keeper import _pause
 from attestable_mcp.mcp.bridge_sse import EventReader
 
 pytestmark = pytest.mark.anyio
@@ -269,3 +271,46 @@ async def test_a_session_that_is_forgotten_under_a_translated_host_is_opened_aga
     assert ("logging/setLevel", "s2") in log
     assert log[-1] == ("DELETE", "s2")
     assert len(said) == 2
+
+
+def test_the_stream_of_notices_comes_back_after_a_night_without_a_network() -> None:
+    """Unreachable, then a gateway without its server, for minutes; no call is made meanwhile."""
+    attempts = 0
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        nonlocal attempts
+        if request.method == "GET":
+            attempts += 1
+            if attempts < 12:
+                raise httpx2.ConnectError("network is unreachable")
+            notice = b'data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n\n'
+            back = httpx2.Response(200, content=notice, headers={"content-type": "text/event-stream"})
+            return httpx2.Response(503) if attempts < 16 else back
+        if b"initialize" in request.content and b"notifications/" not in request.content:
+            return ok(request, {"protocolVersion": "2025-11-25"}, **{"mcp-session-id": "s"})
+        return httpx2.Response(202)
+
+    async def night() -> list[bytes]:
+        out: list[bytes] = []
+
+        async def write(line: bytes) -> None:
+            out.append(line)
+
+        async def source() -> AsyncIterator[bytes | None]:
+            yield json.dumps(ask(1, "initialize")).encode()
+            yield b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+            with anyio.move_on_after(3600):
+                while len(out) < 2:
+                    await anyio.sleep(10)
+
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:
+            await Bridge(URL, http, write=write, say=lambda sentence: None).run(source())
+        return out
+
+    _, notice = anyio.run(night, backend_options={"loop_factory": Hurried})[:2]
+    assert b"list_changed" in notice
+    assert attempts >= 16
+
+
+def test_pauses_between_attempts_stay_bounded() -> None:
+    assert [_pause(EventReader(), failures) for failures in (0, 1, 4, 5, 10_000)] == [1.0, 2.0, 16.0, 30.0, 30.0]
