@@ -141,6 +141,18 @@ async def test_smuggling_no_call_gets_past_the_rules_to_a_server_behind_the_rela
             assert seen[0][3] == call()
 
 
+async def test_smuggling_the_path_of_receipts_is_no_way_around_the_rules() -> None:
+    """Requests for a chain's head are not MCP and are held to no rules. Where none are given, that path is any."""
+    head = f"POST /.well-known/attestation/receipts HTTP/1.1\n{JSON}"
+    async with behind() as (upstream, seen):
+        async with serve(
+            upstream, attester=SimulatedAttester(SERVER), clients=RULES, manifest=False, hosts=["127.0.0.1"]
+        ) as server:
+            answer = await send(server.url, head, call())
+            assert not seen
+            assert "tool_not_allowed" in answer
+
+
 async def test_smuggling_headers_that_only_this_side_may_set_come_in_no_spelling() -> None:
     odd = "Attestation_Client: Zm9yZ2Vk\nattestable_verdict: x\nX_Attestation_Client: x\nMcp_Session_Id: theirs\n"
     async with behind() as (upstream, seen):

@@ -17,7 +17,7 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, headers, rpc
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
-from attestable_mcp.mcp.witness import HEAD_PATH, Answers, Replay
+from attestable_mcp.mcp.witness import HEAD_PATH, Answers, Replay, Witness
 from attestable_mcp.rats import Caller
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
@@ -46,6 +46,7 @@ class Access:
         max_body: int = LIMITS.mcp_request,
     ) -> None:
         self._app = app
+        self._heads = isinstance(app, Witness)  # which answers that path; nobody else may hear what comes there unseen
         self._policy = policy or ServerPolicy()
         self._clients = clients
         self._max_body = max_body
@@ -53,7 +54,7 @@ class Access:
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http" or scope["path"] == HEAD_PATH:
+        if scope["type"] != "http" or (self._heads and scope["path"] == HEAD_PATH):
             await self._app(scope, receive, send)
             return
         caller = self._caller(scope)
