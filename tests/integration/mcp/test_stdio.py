@@ -236,9 +236,16 @@ async def test_no_process_is_left_behind(
 
 
 async def test_a_cancelled_owner_leaves_no_process_behind(plain_command: Any, started: Any, alive: Any) -> None:
-    with anyio.move_on_after(0.5):
+    async def own() -> None:
         async with StdioGateway(plain_command()):
             await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(own)
+        with anyio.fail_after(30):
+            while not started():
+                await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
     assert len(started()) == 1
     assert alive() == []
 
