@@ -19,10 +19,10 @@ from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
 from attestable_mcp.mcp.witness import HEAD_PATH, Answers, Replay, Witness
 from attestable_mcp.rats import Caller
+from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
-from attestable_mcp.tls.judge import Bounded
 
 NOT_ALLOWED = -32014
 """JSON-RPC error code: the tool is not for this client; nothing was run."""

@@ -23,13 +23,14 @@ from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import AttestationResult, Deployment, Verified
 from attestable_mcp.tls.address import in_url
+from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.challenge import CLIENT_PATH
 from attestable_mcp.tls.channel import Channel, wrap
 from attestable_mcp.tls.clients import Said
 from attestable_mcp.tls.engine import ClientContext
 from attestable_mcp.tls.exchange import converse, handshake
 from attestable_mcp.tls.fresh import Freshness
-from attestable_mcp.tls.judge import Bounded, Judge, Position, ProvenCertificate, exporter_of
+from attestable_mcp.tls.judge import Judge, Position, ProvenCertificate, exporter_of
 from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.tls.spans import traced
 from attestable_mcp.tls.steps import Send, Steps, Within, Work

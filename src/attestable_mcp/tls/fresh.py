@@ -12,7 +12,7 @@ from math import inf
 
 from attestable_mcp.appraise.reattest import ReattestPolicy
 from attestable_mcp.limits import LIMITS, Limits
-from attestable_mcp.tls.judge import Bounded
+from attestable_mcp.tls.bounded import Bounded
 
 DEMAND = "reattest"
 """The key under which a request's `extensions` ask for a fresh proof of the connection that will carry it."""

@@ -7,12 +7,9 @@ the name under which a peer is remembered differ. A peer that is refused leaves 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
 
 from attestable_mcp.appraise.deployment import HINTS as DEPLOYMENT_HINTS
 from attestable_mcp.appraise.deployment import NO_OWNER, judge_deployment, newest_list
@@ -45,7 +42,6 @@ from attestable_mcp.errors import (
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import (
     AttestationResult,
-    Claims,
     Deployment,
     Endorsements,
     ErrorReport,
@@ -55,7 +51,9 @@ from attestable_mcp.rats import (
     Verdict,
     Verified,
 )
+from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.identity import same_identity
 from attestable_mcp.tls.revocations import RevocationFile
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Appraisal, Verifier
@@ -63,46 +61,6 @@ from attestable_mcp.verify.memory import Memory
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
 from attestable_mcp.wire.x509 import X509Leaf
-
-_IDENTITY = (
-    "mrenclave", "mrsigner", "isvprodid", "isvsvn", "miscselect", "attributes",
-    "mr_td", "mr_seam", "mr_config_id", "mr_owner", "mr_owner_config", "mr_service_td",
-    "td_attributes", "xfam", "rtmr0", "rtmr1", "rtmr2",
-    "measurement", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id", "guest_svn", "policy",
-    "vmpl", "report_id", "module_id", "pcr0", "pcr1", "pcr2", "pcr8", "qualified_signer",
-)  # fmt: skip
-"""Claims that say which code it is and, where evidence names one, which instance: SNP's report_id, Nitro's module_id, a
-TPM's key. RTMR 3 and later PCRs grow while a machine runs, and the TCB of a platform may move.
-"""
-_K = TypeVar("_K", bound=Hashable)
-_V = TypeVar("_V")
-
-
-class Bounded(Generic[_K, _V]):
-    """The newest values by key; the oldest goes when there are more than `most`. Safe to share between threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[_K, _V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _K) -> _V | None:
-        """The value, or None."""
-        with self._lock:
-            return self._values.get(key)
-
-    def put(self, key: _K, value: _V) -> None:
-        """Remember a value as the newest."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-
-    def values(self) -> tuple[_V, ...]:
-        """All values, oldest first."""
-        with self._lock:
-            return tuple(self._values.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,23 +370,6 @@ def _after(moment: datetime, span: timedelta) -> datetime:
 def _holds_until(result: AttestationResult, verified: Verified) -> datetime:
     """Up to when a verdict may be remembered (attack P11): its proof must hold, and so must every grace it rests on."""
     return verified.valid_until if result.holds_until is None else min(verified.valid_until, result.holds_until)
-
-
-def same_identity(certificate: Claims, live: Claims) -> None:
-    """Certificate and live evidence must speak of the same code.
-
-    Raises:
-        ChannelMismatch: they differ, or neither names any code.
-    """
-    names = [name for name in _IDENTITY if name in certificate.values or name in live.values]
-    if certificate.tee != live.tee:
-        raise ChannelMismatch(f"live evidence: kind wanted {certificate.tee}, seen {live.tee}")
-    if not names:
-        raise ChannelMismatch(f"live evidence: wanted claims that name the code, seen none ({live.tee})")
-    for name in names:
-        wanted, seen = certificate.values.get(name), live.values.get(name)
-        if wanted != seen:
-            raise ChannelMismatch(f"live evidence: {name} wanted {wanted} as in the certificate, seen {seen}")
 
 
 def _next(binding: Binding) -> Link:

@@ -25,7 +25,7 @@ from attestable_mcp.rats import Deployment, Endorsements, Evidence, RevocationLi
 from attestable_mcp.simulator.intel import Vendor, evidence, well_known
 from attestable_mcp.simulator.options import Collateral, Platform, SgxBody, TcbInfo, TcbStatus, TdxBody
 from attestable_mcp.tls.admission import AttestedPeer, Origin
-from attestable_mcp.tls.judge import same_identity
+from attestable_mcp.tls.identity import same_identity
 from attestable_mcp.tls.pins import PinMismatch, Pins, read_pin, seen_of
 from attestable_mcp.verifier import Verifier
 from attestable_mcp.verify.anchors import INTEL_SGX_ROOT, TrustAnchor, TrustAnchors
