@@ -231,7 +231,7 @@ class ReceiptStore:
                     code="receipt_store",
                     hint="receipts come in where a policy says [receipts] required = true",
                 )
-            connection = sqlite3.connect(f"file:{self.path.absolute().as_posix()}?mode=ro", uri=True, timeout=5.0)
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
         else:
             make_private(self.path)
             connection = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)

@@ -199,6 +199,15 @@ def test_an_altered_export_is_refused(store: Path, tmp_path: Path, capsys: pytes
     assert main(["receipts", "verify", "--store", str(tmp_path / "none")]) == 1
 
 
+def test_a_store_is_read_wherever_it_lies(store: Path, tmp_path: Path) -> None:
+    """SQLite takes the name of a file to be read as a URI, in which these characters mean something else."""
+    odd = tmp_path / "50%41 #1" / "receipts.sqlite3"
+    odd.parent.mkdir()
+    for path in store.parent.glob("receipts.sqlite3*"):
+        (odd.parent / path.name).write_bytes(path.read_bytes())
+    assert [chain.name for chain in ReceiptStore(odd, read_only=True).chains()] == list(CHAINS)
+
+
 def test_the_oldest_chains_go_first_and_whole(store: Path) -> None:
     small = ReceiptStore(store, most=4)
     newest = small.chains()[-1].id
