@@ -267,7 +267,8 @@ class Notary:
             return "it is of another answer"
         if receipt.transcript != peer.transcript:
             return "it names another connection's transcript"
-        if receipt.item and (expected := self._expected(method, name)) and receipt.item != expected:
+        expected = self._expected(method, name)
+        if expected and receipt.item != expected and (receipt.item or peer.commitments.manifest):
             return "the tool that answered is not the one that was listed"
         return None
 

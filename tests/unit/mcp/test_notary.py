@@ -22,7 +22,9 @@ pytestmark = pytest.mark.anyio
 
 KEY, OTHER = BindingKey(), BindingKey()
 T = bytes(64)
-PEER = cast(AttestedPeer, SimpleNamespace(binding=SimpleNamespace(binding_key=KEY.public), transcript=T))
+BINDING = SimpleNamespace(binding_key=KEY.public)
+COMMITTED = SimpleNamespace(manifest=bytes(32))
+PEER = cast(AttestedPeer, SimpleNamespace(binding=BINDING, transcript=T, commitments=COMMITTED))
 PARAMS = {"name": "add", "arguments": {"a": 1}}
 RESULT = {"content": [], "structuredContent": {"result": 2}}
 
@@ -91,6 +93,15 @@ def kept() -> Kept:
 @pytest.fixture
 def signer(kept: Kept) -> Signer:
     return Signer(Notary("https://mcp.example/mcp", keeper=kept))
+
+
+@pytest.mark.parametrize("item", [b"", b"\x02" * 32])
+async def test_a_receipt_names_the_tool_that_was_listed(item: bytes) -> None:
+    """Without its digest too: evidence that commits to a manifest has one for each tool in it."""
+    signer = Signer(Notary("https://mcp.example/mcp", expected=lambda method, name: b"\x01" * 32))
+    await signer.call(item=b"\x01" * 32)
+    with pytest.raises(ReceiptError, match="not the one that was listed"):
+        await signer.call(item=item)
 
 
 NOWHERE = httpx2.MockTransport(lambda request: httpx2.Response(404))
