@@ -301,8 +301,6 @@ class TlsSocket:
 class _Context(ssl.SSLContext):
     """The surface; the settings of the inherited object play no part."""
 
-    made: int
-    """How many connections were begun with it."""
     _current: tuple[SSL.Context, Identity | None]
     _server: bool
 
@@ -312,7 +310,6 @@ class _Context(ssl.SSLContext):
     def channel(self, server_hostname: str | None = None) -> Channel:
         """A new connection with the identity of this moment."""
         openssl, identity = self._current
-        self.made += 1
         return Channel(openssl, server_side=self._server, own=identity, hostname=server_hostname)
 
     def wrap_bio(  # type: ignore[override]
@@ -359,7 +356,8 @@ class ServerContext(_Context):
     def __init__(self, certificate_der: bytes, key_pem: bytes, *, ask_client: bool = False) -> None:
         self._server = True
         self._ask_client = ask_client
-        self.made = 0
+        self.established = 0
+        """How many connections have come to stand."""
         self.swap(certificate_der, key_pem)
 
     @property
@@ -398,7 +396,6 @@ class ClientContext(_Context):
 
     def __init__(self) -> None:
         self._server = False
-        self.made = 0
         self.check_hostname = False
         self.verify_mode = ssl.CERT_NONE
         self._current = (self._fresh(), None)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 SECONDS = 3.0
 MANY = 64
-"""Connections since the last time that make it worth the 10 ms."""
+"""Connections that make it worth the 10 ms; fewer within `SECONDS` are calm."""
 
 
 def give_back() -> bool:
@@ -28,10 +28,15 @@ def give_back() -> bool:
 async def tend(
     made: Callable[[], int], *, seconds: float = SECONDS, many: int = MANY, work: Callable[[], object] = give_back
 ) -> None:
-    """Do `work` in a thread whenever there were many connections, until cancelled. `made` says how many in all."""
-    before = made()
+    """Do `work` in a thread when many connections were made and no more come, until cancelled.
+
+    `made` says how many have come to stand in all; while they come, what is free is soon in use again.
+    """
+    done = last = made()
     while True:
         await asyncio.sleep(seconds)
-        if made() - before >= many:
-            before = made()
+        now = made()
+        if now - done >= many and now - last < many:
+            done = now
             await asyncio.to_thread(work)
+        last = now

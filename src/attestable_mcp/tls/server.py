@@ -247,7 +247,7 @@ class Server:
         self._uvicorn = Uvicorn(self._config(self._context))
         serving = asyncio.create_task(run(self._uvicorn, sock))
         context = self._context
-        beside = [self._renew(), heap.tend(lambda: context.made)]
+        beside = [self._renew(), heap.tend(lambda: context.established)]
         self._tasks = [serving, *(asyncio.create_task(work) for work in beside)]
         started = asyncio.create_task(self._uvicorn.ready.wait())
         await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from attestable_mcp.tls.channel import BULKY, Channel, wrap
+from attestable_mcp.tls.engine import ServerContext
 from attestable_mcp.tls.scratch import READ, read_buffer
 
 HANDSHAKE_SECONDS = 30.0
@@ -87,7 +88,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self,
         app: asyncio.BaseProtocol,
         channel: Channel,
-        context: ssl.SSLContext,
+        context: ServerContext,
         *,
         handshake_seconds: float = HANDSHAKE_SECONDS,
     ) -> None:
@@ -198,6 +199,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         assert self._timer is not None
         self._timer.cancel()
         self._flush()
+        self._context.established += 1
         self._announced = True
         self.app.connection_made(TlsTransport(self, self._context))
         return True

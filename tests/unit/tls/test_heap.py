@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import subprocess
 import sys
 import threading
@@ -33,17 +34,27 @@ def anyio_backend() -> str:
 
 
 async def test_it_is_done_after_many_connections_and_beside_the_event_loop() -> None:
-    made, done = 0, list[int]()
+    made, done = 5, list[int]()
     tending = asyncio.create_task(
         heap.tend(lambda: made, seconds=0.02, many=10, work=lambda: done.append(threading.get_ident()))
     )
-    for made in (0, 9):
-        await asyncio.sleep(0.1)
-        assert not done, made
-    made = 10
+    await asyncio.sleep(0.05)
+    made = 14
+    await asyncio.sleep(0.2)
+    assert not done, "nine are few"
+    made = 25
     await asyncio.sleep(0.5)
-    assert len(done) == 1, "once for each ten"
+    assert len(done) == 1, "once for each burst"
     assert done[0] != threading.get_ident()
+    tending.cancel()
+
+
+async def test_it_waits_until_no_more_come() -> None:
+    steps = itertools.count(0, 10)
+    done: list[int] = []
+    tending = asyncio.create_task(heap.tend(lambda: next(steps), seconds=0.01, many=10, work=lambda: done.append(1)))
+    await asyncio.sleep(0.3)
+    assert not done
     tending.cancel()
 
 
