@@ -81,8 +81,8 @@ class TwistedProver(ClientProver):
 
     twist: Callable[[Answer, Challenge, Any], Answer] = staticmethod(lambda answer, challenge, channel: answer)
 
-    def answer(self, challenge: Challenge, channel: Any) -> Any:
-        answer = yield from super().answer(challenge, channel)
+    def answer(self, challenge: Challenge, channel: Any, peer_spki: bytes) -> Any:
+        answer = yield from super().answer(challenge, channel, peer_spki)
         return self.twist(answer, challenge, channel)
 
 
@@ -201,7 +201,7 @@ def test_c4_a_certificate_alone_is_no_client() -> None:
     """Who copies a client's certificate lacks its key; who has one of its own, but proves nothing, is nobody."""
 
     class Silent(ClientProver):
-        def answer(self, challenge: Challenge, channel: Any) -> Any:
+        def answer(self, challenge: Challenge, channel: Any, peer_spki: bytes) -> Any:
             raise ConversationError("says nothing", code="silent")
             yield
 

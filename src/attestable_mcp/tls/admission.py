@@ -194,7 +194,7 @@ class Gate:
         peer, asked = yield from self._live(channel, origin, certificate, quote=quote)
         peer = yield from self._admit(peer)
         if asked is not None and self.prover is not None:
-            peer = replace(peer, said=(yield from self._prove(self.prover, asked, channel, origin)))
+            peer = replace(peer, said=(yield from self._prove(self.prover, asked, channel, peer)))
         return self._remembered(peer, begun)
 
     def _live(
@@ -229,10 +229,11 @@ class Gate:
         )
         return peer, answer.challenge
 
-    def _prove(self, prover: ClientProver, asked: Challenge, channel: Channel, origin: Origin) -> Steps[Said]:
+    def _prove(self, prover: ClientProver, asked: Challenge, channel: Channel, peer: AttestedPeer) -> Steps[Said]:
         """Prove this end. Raises: ConversationError (`client_refused`) where the server then does not serve us."""
+        origin = peer.origin
         yield Within(self.limits.challenge_seconds + self.limits.endorsement_seconds, f"our own proof to {origin}")
-        answer = yield from prover.answer(asked, channel)
+        answer = yield from prover.answer(asked, channel, bytes.fromhex(peer.spki_sha256))
         body = yield from converse(channel, origin, answer.encode(), self.limits, path=CLIENT_PATH)
         said = Said.decode(body, limits=self.limits)
         if not said.served:

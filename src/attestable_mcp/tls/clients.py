@@ -7,7 +7,6 @@ of a client, over the same connection's exporter and both keys. What came of it 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,6 @@ from attestable_mcp.tls.judge import Judge, Position, Proven, exporter_of
 from attestable_mcp.tls.steps import Steps, Work
 from attestable_mcp.verifier import Verifier
 from attestable_mcp.wire import cbor
-from attestable_mcp.wire.x509 import read_certificate
 
 _log = logging.getLogger(__name__)
 _WANTED = ErrorReport(
@@ -150,7 +148,7 @@ class ClientGate:
             return None
         if len(der) > self._limits.certificate:
             raise MalformedEvidence(f"client certificate: wanted at most {self._limits.certificate} bytes")
-        client = _Client(der=der, spki_sha256=hashlib.sha256(read_certificate(der).spki).digest())
+        client = _Client(der=der, spki_sha256=self._judge.spki_of(der))
         channel.client = client
         return client
 

@@ -60,7 +60,7 @@ from attestable_mcp.verifier import Appraisal, Verifier
 from attestable_mcp.verify.memory import Memory
 from attestable_mcp.watermarks import Watermarks, default_path
 from attestable_mcp.wire import ratls
-from attestable_mcp.wire.x509 import X509Leaf
+from attestable_mcp.wire.x509 import X509Leaf, read_certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +188,15 @@ class Judge:
         )
         self._certificates.put(digest, found)
         return found
+
+    def spki_of(self, der: bytes) -> bytes:
+        """SHA-256 of a certificate's SubjectPublicKeyInfo; one that was proven before is not read again.
+
+        Raises:
+            MalformedEvidence, UnsupportedEvidence: It cannot be read.
+        """
+        known = self._certificates.get(hashlib.sha256(der).digest())
+        return known.spki_sha256 if known is not None else hashlib.sha256(read_certificate(der).spki).digest()
 
     def _appraised(self, call: Callable[[Verifier], Appraisal]) -> Steps[Appraisal]:
         if self._offline is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,9 +104,9 @@ class ClientProver:
                 self._issued = issue(self.attester, (), lifetime=self._lifetime, now=self._now())
             return self._issued
 
-    def answer(self, challenge: Challenge, channel: Channel) -> Steps[Answer]:
+    def answer(self, challenge: Challenge, channel: Channel, peer_spki: bytes) -> Steps[Answer]:
         """The binding key's signature over the transcript of this connection in the client's role, and evidence where
-        that key is not known.
+        that key is not known. `peer_spki` is the SHA-256 of the SubjectPublicKeyInfo that the server proved.
 
         Raises:
             AttesterError: Of the device. ConversationError: A connection without certificates.
@@ -119,7 +118,7 @@ class ClientProver:
             challenge,
             channel,
             role=Role.CLIENT,
-            peer_spki=peer_spki(channel),
+            peer_spki=peer_spki,
             commitments=commitments,
             binding_key=self.key.public,
         )
@@ -136,17 +135,3 @@ class ClientProver:
             proof=proof,
             deployment=self._deployment.prove(digest) if self._deployment is not None else None,
         )
-
-
-def peer_spki(channel: Channel) -> bytes:
-    """SHA-256 of the other end's leaf SubjectPublicKeyInfo.
-
-    Raises:
-        ConversationError: It showed no certificate.
-    """
-    from attestable_mcp.wire.x509 import read_certificate
-
-    der = channel.peer_certificate_der()
-    if der is None:
-        raise ConversationError("connection: the other end showed no certificate")
-    return hashlib.sha256(read_certificate(der).spki).digest()
