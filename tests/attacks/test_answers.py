@@ -19,11 +19,11 @@ from mcp.shared.exceptions import MCPError
 from attestable_mcp import Policy, serve
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import Rules, SgxRelease, TrustPolicy
-from attestable_mcp.errors import AttestationError
+from attestable_mcp.errors import AttestationError, ConversationError
 from attestable_mcp.mcp.awaited import Awaited
 from attestable_mcp.mcp.client import AttestedClient
 from attestable_mcp.mcp.gate import make_gate
-from attestable_mcp.mcp.rewrite import WITHHELD
+from attestable_mcp.mcp.rewrite import WITHHELD, rewrite_json
 from attestable_mcp.mcp.watch import Watch
 from attestable_mcp.mcp.watched import watched
 from attestable_mcp.tls.client import attested_transport
@@ -215,6 +215,24 @@ async def test_injection_an_answer_on_another_requests_stream_is_led_to_its_own_
     assert await standing({"method": "x", "id": 9, "result": {}}) is WITHHELD
     assert await standing({"id": 9}) is WITHHELD
     assert seen == ["list 1", "call '2'", "notice 'notice'"]
+
+
+async def test_a_refusal_under_any_id_answers_the_request_that_it_came_for() -> None:
+    """Servers that do not read a request answer it all the same, many with the id "server-error"."""
+
+    async def look(message: dict[str, Any]) -> None:
+        return None
+
+    awaited = Awaited(look)
+    own = awaited.answer("s", 1, look)
+    refusal = {"id": "server-error", "error": {"code": -32600}}
+    assert await awaited.stream("s")(refusal) is WITHHELD
+    assert await own(refusal) == {**refusal, "id": 1}
+    assert await own(refusal) is WITHHELD  # answered
+    body = json.dumps(refusal).encode()
+    assert await rewrite_json(body, awaited.stream("s")) == b""
+    with pytest.raises(ConversationError):
+        await rewrite_json(body, awaited.stream("s"), strict=True)
 
 
 async def test_injection_only_the_newest_requests_are_remembered() -> None:

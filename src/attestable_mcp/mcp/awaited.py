@@ -56,6 +56,8 @@ class Awaited:
             if "method" in message:
                 return WITHHELD if "result" in message or "error" in message else await self._noticed(message)
             request = self._asked(session, message.get("id"), own)
+            if request is None and "error" in message:
+                request = _open(own)  # servers that refuse a request unread name its id anyhow, such as "server-error"
             if request is None or not rpc.is_response(message):
                 return WITHHELD
             return await self._led(request, message)
@@ -64,12 +66,13 @@ class Awaited:
 
     def _asked(self, session: str, said: object, own: _Request | None) -> _Request | None:
         """The request that an answer with this id is for: an answer without one is for whoever has this stream."""
+        waits = _open(own)
         if said is None:
-            return own if own is not None and not own.answered else None
+            return waits
         if not rpc.is_id(said):
             return None
-        if own is not None and not own.answered and own.key[1] == _plain(said):
-            return own
+        if waits is not None and waits.key[1] == _plain(said):
+            return waits
         return self._waiting.get((session, _plain(said)))
 
     async def _led(self, request: _Request, message: rpc.Message) -> rpc.Message | None:
@@ -81,6 +84,11 @@ class Awaited:
         found = message if same else {**message, "id": request.id}
         replaced = await request.look(found)
         return found if replaced is None and not same else replaced
+
+
+def _open(request: _Request | None) -> _Request | None:
+    """The request, if it still waits."""
+    return request if request is not None and not request.answered else None
 
 
 def _plain(value: rpc.Id) -> rpc.Id:

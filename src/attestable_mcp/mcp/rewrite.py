@@ -28,7 +28,9 @@ _BOM = b"\xef\xbb\xbf"
 async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> bytes:
     """A body that is one message.
 
-    Raises: ConversationError (`garbage`), if strict, where it is none, and where it is withheld.
+    What is withheld leaves an empty body, such as that of an HTTP error.
+
+    Raises: ConversationError (`garbage`), if strict, where it is none, or is withheld.
     """
     message = rpc.parse(body)
     if not isinstance(message, dict):
@@ -37,7 +39,9 @@ async def rewrite_json(body: bytes, look: Look, *, strict: bool = False) -> byte
         return body
     replaced = await look(message)
     if replaced is WITHHELD:
-        raise ConversationError("answer: it is none to what was asked", code="garbage")
+        if strict:
+            raise ConversationError("answer: it is none to what was asked", code="garbage")
+        return b""
     if strict:
         return rpc.ascii_dump(message if replaced is None else replaced)
     return body if replaced is None else rpc.dump(replaced)
