@@ -33,10 +33,11 @@ check: $(READY)  ## lint, types, import contracts
 	@$(BIN)/lint-imports --no-logo
 
 unit: $(READY) swtpm  ## the tests that start no program
-	@$(PYTEST) -q -n $(WORKERS) -m "not slow" --ignore=tests/integration --ignore=tests/conformance --ignore=tests/soak
+	@$(PYTEST) -q -n $(WORKERS) -m "not slow" --ignore=tests/integration --ignore=tests/conformance --ignore=tests/soak \
+	  --ignore=tests/contracts/test_readme.py
 
 integration: $(READY) swtpm  ## whole programs: servers, bridges, their ends and their logs
-	@$(PYTEST) -q -n $(WORKERS) -m "not slow" tests/integration tests/conformance tests/soak
+	@$(PYTEST) -q -n $(WORKERS) -m "not slow" tests/integration tests/conformance tests/soak tests/contracts/test_readme.py
 
 swtpm:  ## a TPM 2.0 in software, for the tests: by apt where that may be, else its tests skip by name
 	@command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
