@@ -124,11 +124,13 @@ def gate_for(
     verifier: Verifier | None,
     limits: Limits,
     gate: Gate | None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Gate:
     """The gate that is given, or one made of the rest. Raises: ConfigurationError."""
     if gate is not None:
         return gate
-    return Gate(policy, sources=None if sources is None else tuple(sources), verifier=verifier, limits=limits)
+    given = None if sources is None else tuple(sources)
+    return Gate(policy, sources=given, verifier=verifier, limits=limits, clock=clock)
 
 
 def attested_http_client(
@@ -232,11 +234,5 @@ async def attest_server(
         AttestationError: the refusal; ConversationError with code `unreachable` when nobody answers at all.
     """
     origin = origin_of(url)
-    chosen = gate or Gate(
-        policy,
-        sources=None if sources is None else tuple(sources),
-        verifier=verifier,
-        limits=limits,
-        clock=clock,
-    )
+    chosen = gate_for(policy, sources, verifier, limits, gate, clock)
     return await prove(chosen, origin)
