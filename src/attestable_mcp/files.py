@@ -18,6 +18,8 @@ from attestable_mcp.errors import ConfigurationError
 _PROGRAM = "attestable-mcp"
 PRIVATE = 0o600
 LOCK_SECONDS = 5.0
+CANNOT_LOCK = (OSError, NotImplementedError)
+"""What filelock raises where a file cannot be locked: the second on file systems that know no locks."""
 
 
 def user_folder(kind: Literal["cache", "data", "state"]) -> Path:
@@ -93,7 +95,7 @@ def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
             code="locked",
             hint="End the other attestable-mcp process if it hangs, then try again.",
         ) from error
-    except (OSError, NotImplementedError) as error:
+    except CANNOT_LOCK as error:
         raise ConfigurationError(
             f"{path}: cannot be locked: {getattr(error, 'strerror', None) or error}",
             code="unwritable",

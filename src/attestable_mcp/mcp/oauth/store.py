@@ -17,7 +17,7 @@ import anyio
 import filelock
 
 from attestable_mcp.errors import ConfigurationError
-from attestable_mcp.files import PRIVATE, replace_file, user_folder
+from attestable_mcp.files import CANNOT_LOCK, PRIVATE, replace_file, user_folder
 from attestable_mcp.mcp.oauth.model import Grant, failure
 
 SERVICE = "attestable-mcp"
@@ -198,7 +198,7 @@ class Kept:
             with anyio.move_on_after(seconds) as scope:
                 while not _taken(lock):  # noqa: ASYNC110 - another process's, so there is no event
                     await anyio.sleep(0.1)
-        except (OSError, NotImplementedError) as error:
+        except CANNOT_LOCK as error:
             raise _unusable(path, getattr(error, "strerror", None) or str(error)) from error
         if scope.cancelled_caught:
             raise failure("another bridge has been signing in for long", hint="finish it in the browser")
