@@ -22,9 +22,10 @@ if TYPE_CHECKING:
         BindingError,
         ConfigurationError,
     )
+    from attestable_mcp.mcp.caller import attestation_of
     from attestable_mcp.mcp.client import AttestedClient, attested_client, fastmcp_client_factory
     from attestable_mcp.mcp.serve import RunningServer, serve
-    from attestable_mcp.rats import AttestationResult, Evidence, Verdict
+    from attestable_mcp.rats import AttestationResult, Caller, Evidence, Verdict
     from attestable_mcp.tls.client import attested_http_client
     from attestable_mcp.tls.pins import Pins
     from attestable_mcp.verifier import Verifier
@@ -38,6 +39,7 @@ __all__ = [
     "AttestationUnavailable",
     "AttestedClient",
     "BindingError",
+    "Caller",
     "ConfigurationError",
     "Evidence",
     "Pins",
@@ -46,6 +48,7 @@ __all__ = [
     "Verdict",
     "Verifier",
     "__version__",
+    "attestation_of",
     "attested_client",
     "attested_http_client",
     "fastmcp_client_factory",
@@ -59,6 +62,7 @@ _HOMES = {
     "AttestationUnavailable": "errors",
     "AttestedClient": "mcp.client",
     "BindingError": "errors",
+    "Caller": "rats",
     "ConfigurationError": "errors",
     "Evidence": "rats",
     "Pins": "tls.pins",
@@ -66,6 +70,7 @@ _HOMES = {
     "RunningServer": "mcp.serve",
     "Verdict": "rats",
     "Verifier": "verifier",
+    "attestation_of": "mcp.caller",
     "attested_client": "mcp.client",
     "attested_http_client": "tls.client",
     "fastmcp_client_factory": "mcp.client",

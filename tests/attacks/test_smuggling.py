@@ -46,7 +46,7 @@ FORGED = {"verdict": "verified", "tee": "sgx", "release": "billing", "code": {"m
 WHO = '''
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from attestable_mcp.mcp.caller import attestation_of
+from attestable_mcp import attestation_of
 
 server = MCPServer("s")
 

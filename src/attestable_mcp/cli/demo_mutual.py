@@ -12,9 +12,9 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
+from attestable_mcp import attestation_of
 from attestable_mcp.cli import text_owner as text
 from attestable_mcp.cli.demo import Step, knock
-from attestable_mcp.mcp.caller import attestation_of
 
 _LEDGER, _BILLING, _REPORTS = (bytes([mark]) * 32 for mark in (0x1E, 0xB1, 0x4E))
 _TRUST = '[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n'

@@ -102,7 +102,7 @@ def serve(
     receipts.
     `deployment` holds an owner's grant for this deployment and the key that it names. `clients` (a ServerPolicy, or the
     path or text of one) says which clients are served and which tools are for which of them; a tool learns who calls
-    by `mcp.caller.attestation_of(context)`.
+    by `attestation_of(context).peer`.
     `allow_env` names variables that load code into this process (`LD_PRELOAD` …) and may: an attester chosen by
     name starts with no other.
 

@@ -15,11 +15,11 @@ import httpx2
 import pytest
 import uvicorn
 
-from attestable_mcp import AttestationError, attested_client, attested_http_client, serve
+from attestable_mcp import AttestationError, attestation_of, attested_client, attested_http_client, serve
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError, ToolRefused
-from attestable_mcp.mcp.caller import HEADER, attestation_of
+from attestable_mcp.mcp.caller import HEADER
 from attestable_mcp.mcp.gate import make_gate
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +44,7 @@ allow = [{{ client = "billing" }}, {{ token_sha256 = "{hashlib.sha256(TOKEN.enco
 SDK = '''
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from attestable_mcp.mcp.caller import attestation_of
+from attestable_mcp import attestation_of
 
 server = MCPServer("s")
 
