@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Generator
@@ -17,13 +18,25 @@ import uvicorn
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.tls.address import in_url
 
+_log = logging.getLogger(__name__)
+
 
 class Uvicorn(uvicorn.Server):
-    """Signals stay with whoever owns the process; `ready` is set once the sockets listen."""
+    """Signals stay with whoever owns the process; `ready` is set once the sockets listen.
+
+    It waits to be told to end, and ends once the last connection has. uvicorn's own looks ten times a second whether it
+    should, also while nothing is asked, and takes a tenth of a second at the least where nobody is connected.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to end. Call it from the server's event loop."""
+        self.should_exit = True
+        self._stopping.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -33,9 +46,35 @@ class Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # once, for the headers of every answer; none of ours changes with the time
+        await self._stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._drained()
+        except TimeoutError:
+            _log.error("the time to drain is over: %d requests are cut off", len(self.server_state.tasks))
+            for task in self.server_state.tasks:
+                task.cancel()
+        await self.lifespan.shutdown()
+
+    async def _drained(self) -> None:
+        pause = 0.001
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        for server in self.servers:
+            await server.wait_closed()
+
 
 async def run(server: Uvicorn, sock: socket.socket) -> None:
-    """Serve until `server.should_exit`. Raises: ConfigurationError when the application refuses to start."""
+    """Serve until `server.stop()`. Raises: ConfigurationError when the application refuses to start."""
     try:
         await server.serve(sockets=[sock])
     except SystemExit as error:  # uvicorn's answer to a failed lifespan
@@ -104,7 +143,7 @@ class PlainServer:
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None and self._task is not None:
-            self._server.should_exit = True
+            self._server.stop()
             await asyncio.wait({self._task})
 
     def _config(self) -> uvicorn.Config:

@@ -269,7 +269,7 @@ class Server:
         """Take no more connections, let requests under way end for the drain time, and stop."""
         if self._uvicorn is None:
             return
-        self._uvicorn.should_exit = True
+        self._uvicorn.stop()
         for beside in self._tasks[1:]:
             beside.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -277,7 +277,7 @@ class Server:
     def stop(self) -> None:
         """Ask the server to end; `wait` returns once it has. Call it from the server's event loop."""
         if self._uvicorn is not None:
-            self._uvicorn.should_exit = True
+            self._uvicorn.stop()
 
     async def wait(self) -> None:
         """Until the server has stopped."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -237,6 +238,55 @@ def test_requests_under_way_are_answered_before_it_stops() -> None:
             return (await request).content
 
     assert asyncio.run(run()) == b"drained"
+
+
+def test_a_request_that_outlasts_the_time_to_drain_is_cut_off() -> None:
+    async def run() -> list[str]:
+        entered, met = asyncio.Event(), []
+
+        async def endless(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                entered.set()
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    met.append("cut off")
+                    raise
+
+        async with Server(endless, ATTESTER, drain_seconds=0) as server:
+            async with attested_http_client(POLICY, url=server.url) as client:
+                request = asyncio.create_task(client.post(server.url))
+                await entered.wait()
+                await server.aclose()
+                assert (await request).status_code == 500
+        return met
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["cut off"]
+
+
+def test_it_stops_at_once_where_nothing_is_under_way() -> None:
+    """Also with a connection on which nothing is asked. On a busy machine the fastest of some counts."""
+
+    async def once() -> float:
+        async with Server(_echo, ATTESTER) as server, attested_http_client(POLICY, url=server.url) as client:
+            assert (await client.post(server.url, content=b"1")).content == b"1"
+            begun = time.monotonic()
+            await server.aclose()
+            return time.monotonic() - begun
+
+    assert any(asyncio.run(once()) < 0.05 for _ in range(10))
+
+
+def test_nothing_wakes_it_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> list[float]:
+        loop, timers = asyncio.get_running_loop(), []
+        at = loop.call_at
+        async with Server(_echo, ATTESTER):
+            monkeypatch.setattr(loop, "call_at", lambda when, *rest, **kw: timers.append(when) or at(when, *rest, **kw))
+            await asyncio.sleep(0.11)
+            return timers.copy()
+
+    assert len(asyncio.run(run())) == 1, "this test's own"
 
 
 def test_a_port_that_is_taken_and_a_bad_address_are_configuration_errors() -> None:
