@@ -77,7 +77,7 @@ def result_digest(result: Mapping[str, Any]) -> bytes:
 
 
 def _digest(label: bytes, value: Any) -> bytes:
-    text = canonical(value)
+    text = canonical(value, parsed=True)
     return hashlib.sha256(label + len(text).to_bytes(4, "big") + text).digest()
 
 

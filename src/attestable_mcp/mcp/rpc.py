@@ -9,6 +9,8 @@ import json
 from importlib import metadata
 from typing import Any, Final, NoReturn, TypeGuard
 
+from attestable_mcp.wire import json_text
+
 Message = dict[str, Any]
 Id = str | int
 _BOM = b"\xef\xbb\xbf"
@@ -42,7 +44,7 @@ def parse(data: bytes) -> Any:
     are not JSON. Depth and integer length are bounded by the interpreter's own limits.
     """
     try:
-        return _DECODER.decode(data.removeprefix(_BOM).decode())
+        return json_text.decode(_DECODER, data.removeprefix(_BOM).decode())
     except (ValueError, RecursionError):
         return None
 
@@ -51,23 +53,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: json.loads and json.dumps make one for each call that has options.
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_ASCII: Final = json.JSONEncoder(separators=(",", ":"))
+_encode: Final = json_text.encoder(ensure_ascii=False)
+_encode_ascii: Final = json_text.encoder()
 
 
 def dump(message: Message) -> bytes:
     """Compact JSON without line breaks. Lone surrogates, which UTF-8 cannot hold, stay escaped."""
     try:
-        return _ENCODER.encode(message).encode()
+        return _encode(message).encode()
     except UnicodeEncodeError:
         return ascii_dump(message)
 
 
 def ascii_dump(message: Message) -> bytes:
     """Compact JSON in ASCII, so that no reader can find another message in the same bytes."""
-    return _ASCII.encode(message).encode("ascii")
+    return _encode_ascii(message).encode("ascii")
 
 
 def one_line(data: bytes, message: Message) -> bytes:

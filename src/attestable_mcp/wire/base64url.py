@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 
 _DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -10,9 +9,15 @@ _LAST = {0: _DIGITS, 2: _DIGITS[::16], 3: _DIGITS[::4]}
 """The characters in which a text of so many beyond a multiple of four may end: the bits left over are zero."""
 
 
+_PADDING = (b"", b"===", b"==", b"=")
+_FROM_PLAIN = bytes.maketrans(b"+/", b"-_")
+_TO_PLAIN = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""What is of the other alphabet, and padding, becomes what neither has."""
+
+
 def encode(data: bytes) -> str:
     """The one form of `data`."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_FROM_PLAIN).rstrip(b"=").decode("ascii")
 
 
 def decode(text: bytes | str) -> bytes:
@@ -22,9 +27,7 @@ def decode(text: bytes | str) -> bytes:
         ValueError: another alphabet, padding, white space, or bits left over in the last character.
     """
     part = text.encode("ascii") if isinstance(text, str) else text
-    if b"+" in part or b"/" in part or b"=" in part:
-        raise ValueError("not base64url")
-    plain = part.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(part) % 4)
+    plain = part.translate(_TO_PLAIN) + _PADDING[len(part) % 4]
     found = binascii.a2b_base64(plain, strict_mode=True)
     if part and part[-1] not in _LAST[len(part) % 4]:
         raise ValueError("base64url is not in its one form")

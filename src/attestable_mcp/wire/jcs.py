@@ -7,27 +7,28 @@ refused: NaN, infinities, lone surrogates, keys that are no strings, nesting bey
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import rfc8785
 
 from attestable_mcp.errors import MalformedEvidence
+from attestable_mcp.wire import json_text
 
 _SAFE: Final = (1 << 53) - 1
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False, check_circular=False)
-"""What refers to itself ends in a RecursionError before it comes here."""
+_encode: Final = json_text.encoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def canonical(value: Any, *, field: str = "json") -> bytes:
-    """The canonical bytes of a parsed JSON value.
+def canonical(value: Any, *, field: str = "json", parsed: bool = False) -> bytes:
+    """The canonical bytes of a JSON value; `parsed`: a JSON parser gave it, so its keys are strings.
 
     Raises:
         MalformedEvidence: with the code `not_canonical`.
     """
     try:
+        if parsed and _plain_text(data := _encode(value).encode()):
+            return data
         if _plain(value):
-            text = _ENCODER.encode(value)
+            text = _encode(value)
             if text.isascii() or _ascii_keys(value):
                 return text.encode()
         try:
@@ -39,6 +40,19 @@ def canonical(value: Any, *, field: str = "json") -> bytes:
         raise MalformedEvidence(
             f"JSON without a canonical form: {reason:.120}", field=field, code="not_canonical"
         ) from error
+
+
+_DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG: Final = b"0" * len(str(_SAFE))
+
+
+def _plain_text(data: bytes) -> bool:
+    """Is this the canonical form of a parsed value, as far as its text shows? See `_plain`, which looks at the value.
+
+    The standard library writes each float with a digit before a point or an exponent; a text may look like that too.
+    """
+    digits = data.translate(_DIGITS)
+    return data.isascii() and b"0." not in digits and b"0e" not in digits and _LONG not in digits
 
 
 def _plain(value: Any) -> bool:

@@ -189,8 +189,28 @@ def test_the_fast_way_to_canonical_json_is_the_librarys(value: Any) -> None:
     except ValueError:
         with pytest.raises(MalformedEvidence):
             canonical(value)
+        with pytest.raises(MalformedEvidence):
+            canonical(value, parsed=True)
         return
-    assert canonical(value) == wanted
+    assert canonical(value) == canonical(value, parsed=True) == wanted
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1E400", '"\\ud800"'])
+def test_what_has_no_canonical_form_is_refused_however_it_came(text: str) -> None:
+    with pytest.raises(MalformedEvidence, match="canonical"):
+        canonical(json.loads(text), parsed=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[1.0,1E2,0.5,-1e-7,1e16]", b"[1,100,0.5,-1e-7,10000000000000000]"),
+        ("[9007199254740993,9007199254740991]", b"[9007199254740992,9007199254740991]"),
+        ('{"version":"1.2.3","hex":"1e5"}', b'{"hex":"1e5","version":"1.2.3"}'),
+    ],
+)
+def test_numbers_are_canonical_however_they_came(text: str, wanted: bytes) -> None:
+    assert canonical(json.loads(text), parsed=True) == canonical(json.loads(text)) == wanted
 
 
 def test_keys_are_sorted_by_utf_16_however_deep_they_stand() -> None:
