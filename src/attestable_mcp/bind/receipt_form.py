@@ -35,6 +35,12 @@ _BYTES: Final = tuple(cbor.encode(bytes(size))[: 1 if size < 24 else 2] for size
 """Heads of byte strings by their length."""
 _TEXT: Final = tuple(cbor.encode("a" * size)[: 1 if size < 24 else 2] for size in range(256))
 """Heads of texts by their length in bytes."""
+_NUMBERS: Final = tuple(map(cbor.encode, range(256)))
+_FORM: Final = (
+    b"\xad\x64item%b%b\x64kind\x67receipt\x64name%b\x64time%b\x65chain%b%b\x66method%b\x66result%b%b"
+    b"\x67counter%b\x67request%b%b\x67version\x01\x68manifest%b%b\x68previous%b%b\x6atranscript%b%b"
+)
+"""Keys and values, byte strings as their head and what is in them."""
 _SMALLEST: Final = {2: 24, 3: 0x100, 5: 0x10000, 9: 0x100000000}
 """The least number or length whose head has so many bytes (RFC 8949 section 4.2.1)."""
 _NUMBER: Final = rb"([\x00-\x17]|\x18.|\x19.{2}|\x1a.{4}|\x1b.{8})"
@@ -55,14 +61,11 @@ def write(**values: Unpack[Values]) -> bytes:
     """Deterministic CBOR (RFC 8949 section 4.2.1) of a receipt; byte strings have at most 255 bytes."""
     item, chain, result, request = values["item"], values["chain"], values["result"], values["request"]
     manifest, previous, transcript = values["manifest"], values["previous"], values["transcript"]
-    return b"".join((
-        b"\xad\x64item", _BYTES[len(item)], item, b"\x64kind\x67receipt\x64name", _written(values["name"]),
-        b"\x64time", _number(values["time"]), b"\x65chain", _BYTES[len(chain)], chain,
-        b"\x66method", _written(values["method"]), b"\x66result", _BYTES[len(result)], result,
-        b"\x67counter", _number(values["counter"]), b"\x67request", _BYTES[len(request)], request,
-        b"\x67version\x01\x68manifest", _BYTES[len(manifest)], manifest,
-        b"\x68previous", _BYTES[len(previous)], previous, b"\x6atranscript", _BYTES[len(transcript)], transcript,
-    ))  # fmt: skip
+    return _FORM % (
+        _BYTES[len(item)], item, _written(values["name"]), _number(values["time"]), _BYTES[len(chain)], chain,
+        _written(values["method"]), _BYTES[len(result)], result, _number(values["counter"]), _BYTES[len(request)],
+        request, _BYTES[len(manifest)], manifest, _BYTES[len(previous)], previous, _BYTES[len(transcript)], transcript,
+    )  # fmt: skip
 
 
 def _written(text: str) -> bytes:
@@ -71,9 +74,11 @@ def _written(text: str) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    if 0xFF < value < 0x10000:
-        return b"\x19" + value.to_bytes(2, "big")
-    return b"\x1b" + value.to_bytes(8, "big") if 0xFFFFFFFF < value < 1 << 64 else cbor.encode(value)
+    if 0xFFFFFFFF < value < 1 << 64:
+        return b"\x1b" + value.to_bytes(8, "big")
+    if 0 <= value < len(_NUMBERS):
+        return _NUMBERS[value]
+    return b"\x19" + value.to_bytes(2, "big") if 0xFF < value < 0x10000 else cbor.encode(value)
 
 
 def wrap(payload: bytes) -> bytes:

@@ -68,26 +68,40 @@ def _next_level(level: list[bytes]) -> list[bytes]:
 
 
 class Frontier:
-    """The root of a tree that only grows, in log2(n) hashes of memory: the roots of its perfect subtrees."""
+    """The root of a tree that only grows, in log2(n) hashes of memory: the roots of its perfect subtrees.
 
-    __slots__ = ("_peaks", "size")
+    New leaves wait for each other, a few at most: hashed together they cost half, since whoever pushes one does much
+    else in between.
+    """
+
+    __slots__ = ("_peaks", "_waiting", "size")
+    _TOGETHER = 32
 
     def __init__(self) -> None:
         self._peaks: list[tuple[int, bytes]] = []
+        self._waiting: list[bytes] = []
         self.size = 0
 
     def push(self, leaf: bytes) -> None:
         """One more leaf, on the right."""
-        height, node = 0, leaf_hash(leaf)
-        while self._peaks and self._peaks[-1][0] == height:
-            node = node_hash(self._peaks.pop()[1], node)
-            height += 1
-        self._peaks.append((height, node))
+        self._waiting.append(leaf)
         self.size += 1
+        if len(self._waiting) == self._TOGETHER:
+            self._fold()
+
+    def _fold(self) -> None:
+        for leaf in self._waiting:
+            height, node = 0, leaf_hash(leaf)
+            while self._peaks and self._peaks[-1][0] == height:
+                node = node_hash(self._peaks.pop()[1], node)
+                height += 1
+            self._peaks.append((height, node))
+        self._waiting.clear()
 
     @property
     def root(self) -> bytes:
         """64 bytes, the same as `root` over all leaves so far. Raises: TypeError for a tree without leaves."""
+        self._fold()
         if not self._peaks:
             raise TypeError("a tree needs at least one leaf")
         found = self._peaks[-1][1]

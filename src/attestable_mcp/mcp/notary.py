@@ -54,6 +54,10 @@ _UNKNOWN = "unknown_chain"
 _HINT = "do not rely on the answer; the call may have been carried out"
 
 
+_Unproven = tuple[bytes, bytes, int, bytes]
+"""A receipt whose signature waits: message, chain, number, key. The garbage collector follows nothing of it."""
+
+
 class Keeper(Protocol):
     """Where receipts are kept."""
 
@@ -125,7 +129,7 @@ class Notary:
         self._chain = _Chain()
         self.newest: Receipt | None = None
         self._settling: asyncio.TimerHandle | None = None
-        self._unproven: list[tuple[bytes, Receipt, bytes]] = []
+        self._unproven: list[_Unproven] = []
         self._proven_at = float("-inf")
         self._broken: AttestationError | None = None
         self._told = False
@@ -173,7 +177,7 @@ class Notary:
             problem = self._chain.take(receipt, receipt_hash(message))
         if problem is not None:
             raise ReceiptError(f"receipt: {problem}", code="receipt_mismatch", hint=_HINT)
-        self._unproven.append((message, receipt, public))
+        self._unproven.append((message, receipt.chain, receipt.counter, public))
         self._settle_now_or_soon()
         self.newest = receipt
         if self._keeper is not None:
@@ -203,16 +207,17 @@ class Notary:
         Where one does not hold, no answer of this conversation is passed on from then on.
         """
         waiting, self._unproven = self._unproven, []
-        newest: tuple[bytes, Receipt, bytes] | None = None
+        newest: _Unproven | None = None
         try:
             for item in waiting:
-                linked = item[1].chain == self._chain.name and item[1].counter < self._chain.tree.size
-                if linked and (newest is None or item[2] == newest[2]):
-                    newest = item if newest is None or item[1].counter > newest[1].counter else newest
+                message, chain, counter, public = item
+                linked = chain == self._chain.name and counter < self._chain.tree.size
+                if linked and (newest is None or public == newest[3]):
+                    newest = item if newest is None or counter > newest[2] else newest
                 else:
-                    check_signature(item[0], self._key(item[2]))
+                    check_signature(message, self._key(public))
             if newest is not None:
-                check_signature(newest[0], self._key(newest[2]))
+                check_signature(newest[0], self._key(newest[3]))
         except AttestationError as error:
             self._broken = error
         if waiting:

@@ -82,14 +82,14 @@ class ReceiptStore:
         self._opened: sqlite3.Connection | None = None
         self._chains: dict[tuple[bytes, bytes], int] = {}
         self._written = 0
-        self._waiting: list[tuple[int, int, bytes, bytes]] = []
+        self._waiting: list[tuple[int, int, bytes]] = []
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def keep(self, message: bytes, receipt: Receipt, peer: AttestedPeer) -> None:
         """One receipt."""
         chain = self._chain(receipt.chain, peer)
-        self._waiting.append((chain, _signed(receipt.counter), receipt_hash(message), message))
+        self._waiting.append((chain, _signed(receipt.counter), message))
         if len(self._waiting) >= _TOGETHER:
             self.flush()
         self._written += 1
@@ -101,11 +101,12 @@ class ReceiptStore:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
+        rows = [(chain, counter, receipt_hash(message), message) for chain, counter, message in waiting]
         try:
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", waiting)
+                connection.executemany("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", rows)
             finally:
                 connection.execute("COMMIT")
         except sqlite3.Error as error:

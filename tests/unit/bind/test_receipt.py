@@ -150,6 +150,14 @@ def test_a_frontier_has_the_root_of_the_whole_tree() -> None:
         assert frontier.root == root(leaves)
 
 
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 100])
+def test_a_frontier_that_nobody_asked_before_has_the_same_root(size: int) -> None:
+    frontier, leaves = Frontier(), [bytes([number]) for number in range(size)]
+    for leaf in leaves:
+        frontier.push(leaf)
+    assert (frontier.size, frontier.root, frontier.root) == (size, root(leaves), root(leaves))
+
+
 def test_heads_sign_as_receipts_do() -> None:
     head = Head(chain=CHAIN, size=1, root=bytes(64), time=1, transcript=T)
     assert verify(sign(head, KEY), KEY.public) == head
