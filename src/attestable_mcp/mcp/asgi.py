@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from attestable_mcp.errors import AttestationError, ConfigurationError
+from attestable_mcp.tls.asgi import App as App
+from attestable_mcp.tls.asgi import Message as Message
+from attestable_mcp.tls.asgi import Receive as Receive
+from attestable_mcp.tls.asgi import Scope as Scope
+from attestable_mcp.tls.asgi import Send as Send
 
 _log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 SSE_PING_SECONDS = 15.0

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from attestable_mcp.attest.base import Attester
 from attestable_mcp.bind.keys import BindingKey
@@ -20,17 +19,14 @@ from attestable_mcp.bind.transcript import LABEL, Role, Transcript
 from attestable_mcp.bind.tree import Tree
 from attestable_mcp.errors import AttestationError, AttesterError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.rats import ErrorReport
+from attestable_mcp.tls.asgi import App, Receive, Scope, Send
 from attestable_mcp.tls.channel import Channel
-from attestable_mcp.tls.clients import ClientGate
+from attestable_mcp.tls.clients import OUTRUN, ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
+from attestable_mcp.tls.lasting import Lasting
 from attestable_mcp.tls.prover import transcript_for
 from attestable_mcp.wire.kinds import kind_of_tee
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PATH = "/.well-known/attestation"
 CLIENT_PATH = "/.well-known/attestation/client"
@@ -146,15 +142,14 @@ class AttestationMiddleware:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """On to the application, unless the client has to prove itself first."""
-        refusal = None
-        if self._clients is not None and scope["type"] == "http":
-            refusal = self._clients.refusal(_channel(scope))
-        if refusal is None:
+        if self._clients is None or scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        error = {"code": REFUSED, "message": refusal.message, "data": refusal.to_json()}
-        body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode("ascii")
-        await _respond(send, 403, "application/json", body)
+        elif (refusal := self._clients.refusal(_channel(scope))) is not None:
+            await _unserved(send, refusal)
+        elif (left := self._clients.lasts(_channel(scope))) is not None:
+            await Lasting(send, left=left, refuse=lambda: _unserved(send, OUTRUN)).run(self._app, scope, receive)
+        else:
+            await self._app(scope, receive, send)
 
     async def _client(self, clients: ClientGate, scope: Scope, receive: Receive, send: Send) -> None:
         """A client's own proof: whatever it is worth, it is told. Anything but POST is nothing."""
@@ -251,6 +246,12 @@ async def _body(receive: Receive, most: int) -> bytes:
             raise MalformedEvidence(f"challenge: wanted at most {most} bytes", field="challenge")
         if not message.get("more_body", False):
             return bytes(body)
+
+
+async def _unserved(send: Send, refusal: ErrorReport) -> None:
+    error = {"code": REFUSED, "message": refusal.message, "data": refusal.to_json()}
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode("ascii")
+    await _respond(send, 403, "application/json", body)
 
 
 async def _refuse(send: Send, status: int, code: str, message: str) -> None:

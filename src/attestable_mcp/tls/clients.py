@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from attestable_mcp.endorse.base import EndorsementSource
 from attestable_mcp.errors import AttestationError, ConfigurationError, ConversationError, MalformedEvidence
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.rats import Caller, ErrorReport
+from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.judge import Judge, Position, Proven, exporter_of
 from attestable_mcp.tls.steps import Steps, Work
@@ -41,6 +42,14 @@ _STALE = ErrorReport(
     message="the client's proof on this connection is older than the server accepts",
     hint="The client has to answer a challenge again.",
 )
+
+OUTRUN = ErrorReport(
+    code="client_attestation_stale",
+    message="the client's proof became older than the server accepts before the answer began; what was asked may have "
+    "been done",
+    hint="Prove the client again while calls that take long are under way, as clients of attestable-mcp do.",
+)
+"""What is said in the place of an answer that its client's proof did not outlast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +131,7 @@ class ClientGate:
         self._judge = Judge(policy.policy, sources=sources, verifier=verifier, limits=limits, clock=clock)
         self._limits = limits
         self._ticks = ticks
+        self._newest: Bounded[Hashable, float] = Bounded(limits.binding_keys)
 
     @property
     def mode(self) -> Mode:
@@ -174,6 +184,7 @@ class ClientGate:
             return self._said(client)
         client.caller, client.refusal = self._caller(proven), None
         client.proven_at = self._ticks()
+        self._newest.put(_who(client.caller), client.proven_at)
         return self._said(client)
 
     def _proven(self, channel: Channel, client: _Client, challenge: Challenge, answer: Answer) -> Steps[Proven]:
@@ -205,7 +216,7 @@ class ClientGate:
         )
 
     def _said(self, client: _Client) -> Said:
-        again = int(self.policy.again or 0)
+        again = 0 if self.policy.again is None else max(1, int(self.policy.again))
         if client.caller is not None:
             return Said(served=True, verdict=str(client.caller.verdict), again=again)
         refusal = client.refusal or _WANTED
@@ -223,6 +234,17 @@ class ClientGate:
         client = channel.client
         return client.caller if isinstance(client, _Client) and not self._old(client) else None
 
+    def lasts(self, channel: Channel) -> Callable[[], float] | None:
+        """Tells at any time for how many more seconds a response to this client may go on; None: nothing ends it.
+
+        What counts is the newest proof of the same client, by its binding key, on whatever connection that was.
+        """
+        client, caller, again = channel.client, self.caller(channel), self.policy.again
+        if not isinstance(client, _Client) or caller is None or again is None:
+            return None
+        who, at_least = _who(caller), client.proven_at
+        return lambda: (self._newest.get(who) or at_least) + again - self._ticks()
+
     def _old(self, client: _Client) -> bool:
         return self.policy.again is not None and self._ticks() - client.proven_at > self.policy.again
 
@@ -234,6 +256,12 @@ class ClientGate:
         if not isinstance(client, _Client):
             return _WANTED
         return _STALE if client.caller is not None else client.refusal or _WANTED
+
+
+def _who(caller: Caller) -> Hashable:
+    """As which rules know a client. Its binding key is one TEE's, and vouched for on each connection."""
+    held = caller.deployment
+    return caller.key, caller.release, None if held is None else (held.name, held.key)
 
 
 async def _run(steps: Steps[Proven]) -> Proven:

@@ -68,21 +68,29 @@ class Freshness:
         """From now on every connection is proven again before its next request."""
         self._since = self.ticks()
 
-    def until(self, proven_at: float) -> float:
-        """From when on a response is not read on before its sender, just proven, is proven again; inf for never."""
-        every = self.policy.every
-        return inf if every is None else max(proven_at + every, self.ticks() + self._least)
+    def every(self, again: int = 0) -> float:
+        """Seconds for which a proof of both ends will do; inf for ever.
+
+        `again` is what the server said of our own proof: in how many seconds it wants the next, 0 for never. It has it
+        earlier, so that nothing ends for the time that a proof takes.
+        """
+        every = inf if self.policy.every is None else self.policy.every
+        return min(every, 0.8 * again) if again else every
+
+    def until(self, proven_at: float, again: int = 0) -> float:
+        """From when on a response is not read on before both ends, just proven, are proven again; inf for never."""
+        return max(proven_at + self.every(again), self.ticks() + self._least)
 
     def vouched(self, key: bytes, at: float) -> None:
         """A quote that was asked for at this moment vouched for this binding key."""
         self._vouched.put(key, at)
 
-    def stands(self, key: bytes) -> float:
+    def stands(self, key: bytes, again: int = 0) -> float:
         """The moment `until` which this key will do; 0 where it needs a new quote at once."""
-        every, at = self.policy.every, self._vouched.get(key)
-        if every is None:
+        every, at = self.every(again), self._vouched.get(key)
+        if every == inf:
             return inf
-        return 0.0 if at is None or self.ticks() >= at + every else self.until(at)
+        return 0.0 if at is None or self.ticks() >= at + every else self.until(at, again)
 
     def claim(self, key: bytes) -> bool:
         """May the caller ask for a quote that vouches for this key? False while another does."""
@@ -97,18 +105,9 @@ class Freshness:
             self._claimed.discard(key)
 
     def due(self, connection: object, proven_at: float, again: int) -> bool:
-        """At the first write of a request: must this connection, proven at this moment, be proven again?
-
-        `again` is what the server said of our own proof: in how many seconds it wants the next, 0 for never.
-        """
+        """At the first write of a request: must this connection, proven at this moment, be proven again?"""
         current = _TURN.get()
         if current is None or current.looked_at is connection:
             return False
         current.looked_at = connection
-        age = self.ticks() - proven_at
-        every = self.policy.every
-        return (
-            proven_at < max(current.since, self._since)
-            or (every is not None and age > every)
-            or bool(again and age > 0.8 * again)
-        )
+        return proven_at < max(current.since, self._since) or self.ticks() - proven_at > self.every(again)

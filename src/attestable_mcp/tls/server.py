@@ -24,8 +24,9 @@ from attestable_mcp.errors import AttestationError, ConfigurationError
 from attestable_mcp.limits import LIMITS, Limits
 from attestable_mcp.tls import heap
 from attestable_mcp.tls.address import in_url
+from attestable_mcp.tls.asgi import App, Message, Receive, Scope, Send
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, lifetime_of
-from attestable_mcp.tls.challenge import STATE_KEY, App, AttestationMiddleware, Message, Receive, Scope, Send
+from attestable_mcp.tls.challenge import STATE_KEY, AttestationMiddleware
 from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.engine import ServerContext

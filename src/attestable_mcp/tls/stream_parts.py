@@ -61,6 +61,11 @@ def binding_key(peer: AttestedPeer | None) -> bytes:
     return peer.binding.binding_key if peer is not None and peer.binding is not None else b""
 
 
+def again_of(peer: AttestedPeer | None) -> int:
+    """In how many seconds the peer wants our own proof again; 0 for never, or where it wants none."""
+    return peer.said.again if peer is not None and peer.said is not None else 0
+
+
 def unreachable(origin: Origin, error: Exception) -> ConversationError:
     """Nobody answers at all."""
     return ConversationError(

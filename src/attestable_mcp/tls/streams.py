@@ -31,6 +31,7 @@ from attestable_mcp.tls.stream_parts import (
     ANOTHER,
     GONE,
     TURN_SECONDS,
+    again_of,
     binding_key,
     fed,
     info_of,
@@ -79,8 +80,8 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
     async def admit(self, hostname: str, *, quote: bool = False) -> AttestedPeer:
         """What `start_tls` does; by a quote if one is demanded. Raises as `start_tls`."""
         admitted = await self._driven(self._gate.set_up(self._origin, hostname, quote=quote))
-        self._peer, self._channel = admitted.peer, admitted.channel
-        return admitted.peer
+        self._channel = admitted.channel
+        return self._met(admitted.peer)
 
     async def _driven(self, steps: Steps[_T]) -> _T:
         """What the steps come to; the socket does not outlive their failure."""
@@ -90,8 +91,12 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         except BaseException:
             await self._broken_off()
             raise
-        self._proven_at, self._until = begun, self._gate.freshness.until(begun)
+        self._proven_at = begun
         return done
+
+    def _met(self, peer: AttestedPeer) -> AttestedPeer:
+        self._peer, self._until = peer, self._gate.freshness.until(self._proven_at, again_of(peer))
+        return peer
 
     async def _broken_off(self) -> None:
         self._channel = None
@@ -104,11 +109,10 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         Raises:
             AttestationError: the server is refused; nothing of the request was sent.
         """
-        said = self._peer.said if self._peer is not None else None
-        if not self._gate.freshness.due(self, self._proven_at, said.again if said is not None else 0):
+        if not self._gate.freshness.due(self, self._proven_at, again_of(self._peer)):
             return
         try:
-            self._peer = await self._driven(self._gate.again(channel, self._origin))
+            self._met(await self._driven(self._gate.again(channel, self._origin)))
         except ConversationError as error:
             if error.code != GONE:
                 raise
@@ -164,8 +168,8 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         Raises:
             AttestationError: the server is refused; this connection is closed. ReadError: another instance answers.
         """
-        freshness, key = self._gate.freshness, binding_key(self._peer)
-        while not (until := freshness.stands(key)) and not freshness.claim(key):  # noqa: ASYNC110 across threads and loops
+        freshness, key, again = self._gate.freshness, binding_key(self._peer), again_of(self._peer)
+        while not (until := freshness.stands(key, again)) and not freshness.claim(key):  # noqa: ASYNC110 across threads and loops
             await anyio.sleep(TURN_SECONDS)
         self._until = until or await self._vouch(key)
 
@@ -183,7 +187,7 @@ class AsyncStream(httpcore2.AsyncNetworkStream):
         if binding_key(fresh) != key:
             await self._broken_off()
             raise self._core.ReadError(ANOTHER)
-        return freshness.until(begun)
+        return freshness.until(begun, again_of(fresh))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""

@@ -23,6 +23,7 @@ from attestable_mcp.tls.stream_parts import (
     ANOTHER,
     GONE,
     TURN_SECONDS,
+    again_of,
     binding_key,
     fed,
     info_of,
@@ -58,8 +59,8 @@ class SyncStream(httpcore2.NetworkStream):
     def admit(self, hostname: str, *, quote: bool = False) -> AttestedPeer:
         """As `AsyncStream.admit`."""
         admitted = self._driven(self._gate.set_up(self._origin, hostname, quote=quote))
-        self._peer, self._channel = admitted.peer, admitted.channel
-        return admitted.peer
+        self._channel = admitted.channel
+        return self._met(admitted.peer)
 
     def _driven(self, steps: Steps[_T]) -> _T:
         """As `AsyncStream._driven`."""
@@ -69,8 +70,12 @@ class SyncStream(httpcore2.NetworkStream):
         except BaseException:
             self._broken_off()
             raise
-        self._proven_at, self._until = begun, self._gate.freshness.until(begun)
+        self._proven_at = begun
         return done
+
+    def _met(self, peer: AttestedPeer) -> AttestedPeer:
+        self._peer, self._until = peer, self._gate.freshness.until(self._proven_at, again_of(peer))
+        return peer
 
     def _broken_off(self) -> None:
         self._channel = None
@@ -78,11 +83,10 @@ class SyncStream(httpcore2.NetworkStream):
 
     def _renewed(self, channel: Channel) -> None:
         """As `AsyncStream._renewed`."""
-        said = self._peer.said if self._peer is not None else None
-        if not self._gate.freshness.due(self, self._proven_at, said.again if said is not None else 0):
+        if not self._gate.freshness.due(self, self._proven_at, again_of(self._peer)):
             return
         try:
-            self._peer = self._driven(self._gate.again(channel, self._origin))
+            self._met(self._driven(self._gate.again(channel, self._origin)))
         except ConversationError as error:
             if error.code != GONE:
                 raise
@@ -135,8 +139,8 @@ class SyncStream(httpcore2.NetworkStream):
 
     def _vouched(self) -> None:
         """As `AsyncStream._vouched`."""
-        freshness, key = self._gate.freshness, binding_key(self._peer)
-        while not (until := freshness.stands(key)) and not freshness.claim(key):
+        freshness, key, again = self._gate.freshness, binding_key(self._peer), again_of(self._peer)
+        while not (until := freshness.stands(key, again)) and not freshness.claim(key):
             time.sleep(TURN_SECONDS)
         self._until = until or self._vouch(key)
 
@@ -154,7 +158,7 @@ class SyncStream(httpcore2.NetworkStream):
         if binding_key(fresh) != key:
             self._broken_off()
             raise self._core.ReadError(ANOTHER)
-        return freshness.until(begun)
+        return freshness.until(begun, again_of(fresh))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import json
+import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,8 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 
 from attestable_mcp import AttestationError, attestation_of, attested_client, attested_http_client, serve
 from attestable_mcp.appraise.policy import Policy
@@ -276,6 +280,45 @@ async def test_the_servers_own_clock_asks_a_client_again(target: Any) -> None:
             await asyncio.sleep(1.2)
             assert await told(found) == "billing verified 02"
             assert found.peer.counter > 0
+
+
+async def test_a_stream_of_notices_that_ended_with_its_clients_proof_is_opened_again() -> None:
+    """By a client that does not prove itself while it listens: the SDK's own, on coming back, does."""
+    heard: list[Any] = []
+    server = MCPServer("s")
+
+    @server.tool()
+    async def change(ctx: Context[Any, Any]) -> str:
+        await ctx.session.send_tool_list_changed()
+        return "changed"
+
+    async def hear(message: Any) -> None:
+        heard.append(message)
+
+    gate = make_gate(POLICY, attester=SimulatedAttester(BILLING))
+    gate.freshness.until = lambda proven_at, again=0: math.inf  # type: ignore[method-assign]
+    policy = 'again = "1s"\n' + CLIENTS.partition("[[tool]]")[0].replace("MODE", "required").lstrip()
+    async with serve(server, attester=SimulatedAttester(SERVER), clients=policy) as running:
+        async with attested_client(running.url, gate=gate, mode="legacy", message_handler=hear) as found:
+            await found.call_tool("change", {})
+            await until(lambda: heard)
+            await asyncio.sleep(1.2)
+            heard.clear()
+
+            async def again() -> bool:
+                await found.call_tool("change", {})
+                return bool(heard)
+
+            await until(again)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            told = condition()
+            if await told if inspect.isawaitable(told) else told:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def test_a_policy_that_cannot_be_is_an_error_of_ours() -> None:
