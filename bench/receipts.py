@@ -29,8 +29,8 @@ from calls import calls
 from measure import table
 from servers import running
 
-BLOCKS, TURNS, WARM_UP, CLIENTS, RECEIPTS, AIM, AIM_SECONDS = 50, 16, 2, 4, 100_000, 0.9, 60
-"""After each block what receipts put off is done, and counted: of 16 turns, where 64 would wait in earnest."""
+BLOCKS, TURNS, WARM_UP, CLIENTS, RECEIPTS, AIM, AIM_SECONDS = 24, 50, 1, 4, 100_000, 0.9, 60
+"""After each block what receipts put off is done, and counted: a session alone has some 50 calls in the half second."""
 MODES = ("bare", "manifest", "receipts")
 NAMES = {"bare": "attested channel alone", "manifest": "with manifest checks", "receipts": "with receipts as well"}
 

@@ -15,9 +15,10 @@ from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, headers, rpc
+from attestable_mcp.mcp.answers import Answers, Replay
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
-from attestable_mcp.mcp.witness import HEAD_PATH, Answers, Replay, Witness
+from attestable_mcp.mcp.witness import HEAD_PATH, Witness
 from attestable_mcp.rats import Caller
 from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY

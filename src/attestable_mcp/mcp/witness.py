@@ -23,6 +23,7 @@ from attestable_mcp.bind.receipt import (
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
+from attestable_mcp.mcp.answers import Answers, Listen, Replay
 from attestable_mcp.mcp.catalogue import Catalogue
 from attestable_mcp.mcp.manifest import (
     BY_METHOD,
@@ -35,7 +36,6 @@ from attestable_mcp.mcp.manifest import (
     TOOLS,
     Kind,
 )
-from attestable_mcp.mcp.rewrite import EventRewriter, Look, rewrite_json
 from attestable_mcp.tls.challenge import STATE_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.wire import base64url
@@ -51,7 +51,6 @@ CALLS: Mapping[str, tuple[Kind, str]] = {
     "prompts/get": (PROMPTS, "name"),
     "resources/read": (RESOURCES, "uri"),
 }
-_LIST_CHANGED = b"/list_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ class Witness:
         elif scope["method"] == "POST" and (asgi.header(scope, b"content-type") or "").startswith("application/json"):
             await self._post(scope, receive, send)
         else:
-            await self._app(scope, receive, _Listen(send, self._changed).send)
+            await self._app(scope, receive, Listen(send, self._changed).send)
 
     async def _post(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         replay = Replay(receive)
@@ -106,7 +105,7 @@ class Witness:
         elif method in CALLS:
             await self._call(message, plain, replay.receive, send)
         else:
-            await self._app(scope, replay.receive, _Listen(send, self._changed).send)
+            await self._app(scope, replay.receive, Listen(send, self._changed).send)
 
     def _changed(self) -> None:
         if self._catalogue is not None:
@@ -122,7 +121,7 @@ class Witness:
         if refusal is not None:
             await asgi.reply_json(send, 200, refusal)
         elif wanted is None or self._ledger is None:
-            await self._app(scope, receive, _Listen(send, self._changed).send)
+            await self._app(scope, receive, Listen(send, self._changed).send)
         else:
             look = _Signed(self._ledger, self._catalogue, wanted, message)
             await self._app(scope, receive, Answers(send, look, self._changed).send)
@@ -302,103 +301,3 @@ def _with_meta(message: rpc.Message, key: str, value: Any) -> rpc.Message:
     else:
         result["_meta"] = {key: value}
     return message
-
-
-class Replay:
-    """The request body read ahead of the application, then given to it as it was; what is over the cap streams on."""
-
-    def __init__(self, receive: asgi.Receive) -> None:
-        self._receive = receive
-        self._held: list[asgi.Message] = []
-
-    async def read(self, cap: int) -> bytes:
-        """The whole body, or nothing where it is over the cap or the client left."""
-        body = bytearray()
-        while True:
-            message = await self._receive()
-            self._held.append(message)
-            body += message.get("body", b"")
-            if message["type"] != "http.request" or len(body) > cap:
-                return b""
-            if not message.get("more_body", False):
-                self._held = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-                return bytes(body)
-
-    async def receive(self) -> asgi.Message:
-        """ASGI receive."""
-        return self._held.pop(0) if self._held else await self._receive()
-
-
-class _Listen:
-    """A response that is passed on as it is, save that a changed list is noticed."""
-
-    def __init__(self, send: asgi.Send, changed: Any) -> None:
-        self._send = send
-        self._changed = changed
-        self._tail = b""
-
-    async def send(self, message: asgi.Message) -> None:
-        """ASGI send."""
-        if message["type"] == "http.response.body":
-            body = message.get("body", b"")
-            if _LIST_CHANGED in self._tail + body:
-                self._changed()
-            self._tail = body[-len(_LIST_CHANGED) :]
-        await self._send(message)
-
-
-class Answers:
-    """The sending side of one response whose answer is looked at: JSON is held until it is whole, events are not."""
-
-    def __init__(self, send: asgi.Send, look: Look, changed: Any) -> None:
-        self._plain = _Listen(send, changed)
-        self._look = look
-        self._start: asgi.Message | None = None
-        self._body: bytearray | None = None
-        self._events: EventRewriter | None = None
-
-    async def send(self, message: asgi.Message) -> None:
-        """ASGI send."""
-        if message["type"] == "http.response.start":
-            await self._begin(message)
-        elif message["type"] != "http.response.body":
-            await self._plain.send(message)
-        elif self._body is not None:
-            await self._json(message)
-        elif self._events is not None:
-            await self._event(message)
-        else:
-            await self._plain.send(message)
-
-    async def _begin(self, message: asgi.Message) -> None:
-        headers = {key.lower(): value for key, value in message.get("headers", ())}
-        kind = headers.get(b"content-type", b"").lower()
-        if kind.startswith(b"application/json") and b"content-encoding" not in headers:
-            self._start, self._body = message, bytearray()
-            return
-        if kind.startswith(b"text/event-stream") and b"content-encoding" not in headers:
-            self._events = EventRewriter(self._look)
-        await self._plain.send(message)
-
-    async def _json(self, message: asgi.Message) -> None:
-        assert self._body is not None
-        assert self._start is not None
-        self._body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if more and len(self._body) <= LIMITS.mcp_message:
-            return
-        start, body, self._body = self._start, bytes(self._body), None
-        if not more:
-            body = await rewrite_json(body, self._look)
-            headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
-            start = {**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
-        await self._plain.send(start)
-        await self._plain.send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _event(self, message: asgi.Message) -> None:
-        assert self._events is not None
-        more = message.get("more_body", False)
-        body = await self._events.feed(message.get("body", b""))
-        body += b"" if more else self._events.finish()
-        if body or not more:
-            await self._plain.send({"type": "http.response.body", "body": body, "more_body": more})
