@@ -27,6 +27,10 @@ class Limits:
     """The body of an answer to a live challenge."""
     challenge_header: int = 16 * 1024
     challenge_request: int = 4 * 1024
+    client_questions: int = 32
+    """Questions to sources of collateral that a server has open at a time for the sake of clients' evidence."""
+    client_questions_each: int = 4
+    """Those for clients of one network: an IPv4 address or an IPv6 /64."""
     client_answer: int = 128 * 1024
     """The body of a client's own proof to a server that asked for it."""
     der_depth: int = 32
@@ -46,8 +50,13 @@ class Limits:
     """A SubjectPublicKeyInfo of Ed25519 or P-256."""
     policy_file: int = 1024 * 1024
     pin_file: int = 64 * 1024
+    connections: int = 4096
+    """Connections that a server has open; fewer where the process may open fewer descriptors."""
+    handshake_seconds: float = 10.0
     head_seconds: float = 60.0
     """From the first sign of a request to the end of its head, and from a handshake to the end of the first one."""
+    body_seconds: float = 120.0
+    """From the head of a request to the end of its body."""
     connect_seconds: float = 10.0
     challenge_seconds: float = 10.0
     endorsement_seconds: float = 10.0

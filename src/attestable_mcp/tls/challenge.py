@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from attestable_mcp.attest.base import Attester
@@ -23,6 +24,7 @@ from attestable_mcp.rats import ErrorReport
 from attestable_mcp.tls.asgi import App, Receive, Scope, Send
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import OUTRUN, ClientGate
+from attestable_mcp.tls.crowd import Crowd
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.lasting import Lasting
 from attestable_mcp.tls.prover import transcript_for
@@ -36,18 +38,23 @@ REFUSED = -32013
 MEDIA_TYPE = "application/cbor"
 STATE_KEY = "attestable_mcp.channel"
 """Where the protocol mixin puts the connection's `Channel` in an ASGI scope's state."""
-WAITING_MAX = 1024
+WAITING_MAX = 2 * LIMITS.connections
+"""One a connection, and as many again whose client left: an address that asks and leaves keeps nobody waiting."""
 _log = logging.getLogger(__name__)
 
 
 class Quoter:
-    """One quote for all who wait: while the device works, transcripts gather for the next quote."""
+    """One quote for all who wait: while the device works, transcripts gather for the next quote.
+
+    In a thread of its own: whatever else waits in the event loop's threads, this end can prove itself.
+    """
 
     def __init__(self, attester: Attester, *, waiting_max: int = WAITING_MAX) -> None:
         self._attester = attester
         self._waiting_max = waiting_max
         self._waiting: list[tuple[bytes, asyncio.Future[QuoteProof]]] = []
         self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quote")
         self.quotes = 0
         """How many quotes were taken."""
 
@@ -82,7 +89,7 @@ class Quoter:
     async def _quote(self, batch: list[tuple[bytes, asyncio.Future[QuoteProof]]]) -> None:
         tree = Tree([digest for digest, _ in batch])
         self.quotes += 1
-        evidence = await asyncio.to_thread(self._attester.attest, tree.root)
+        evidence = await asyncio.get_running_loop().run_in_executor(self._thread, self._attester.attest, tree.root)
         for index, (_, future) in enumerate(batch):
             if not future.done():
                 path = tree.path(index)
@@ -100,7 +107,7 @@ class AttestationMiddleware:
 
     `deployment` holds the deployment's key and grant; the key's hash then stands in the commitments. `clients` judges
     clients that show a certificate: they are challenged in the answer, and prove themselves at `CLIENT_PATH`. Where it
-    demands that, nothing else is served to a client before.
+    demands that, nothing else is served to a client before. `crowd` learns whose connections those are that proved it.
 
     One binding key for the life of this object. Needs the protocol mixin of `tls.server` beneath it.
     """
@@ -113,11 +120,13 @@ class AttestationMiddleware:
         commitments: Callable[[], Commitments] = Commitments,
         deployment: DeploymentHolder | None = None,
         clients: ClientGate | None = None,
+        crowd: Crowd | None = None,
         limits: Limits = LIMITS,
         key: BindingKey | None = None,
     ) -> None:
         self._app = app
         self._clients = clients
+        self._crowd = crowd
         self._attester = attester
         self._commitments = commitments
         self._deployment = deployment
@@ -161,12 +170,18 @@ class AttestationMiddleware:
             async with asyncio.timeout(limits.challenge_seconds + limits.endorsement_seconds):
                 body = await _body(receive, limits.client_answer)
                 said = await clients.judge(_channel(scope), body)
+                self._note_proven(clients, _channel(scope))
         except TimeoutError:
             await _refuse(send, 503, "timeout", "the client's proof was not judged in time")
         except AttestationError as error:
             await _refuse(send, 400, error.code, error.message)
         else:
             await _respond(send, 200, MEDIA_TYPE, said.encode())
+
+    def _note_proven(self, clients: ClientGate, channel: Channel) -> None:
+        caller = clients.caller(channel)
+        if caller is not None and self._crowd is not None:
+            self._crowd.proven(channel, caller.key)
 
     def _description(self) -> bytes:
         return json.dumps(

@@ -57,12 +57,12 @@ class Channel:
 
     `own` is the identity that this connection really uses, also after its context went on to another. `transcript` is
     the digest of the newest transcript that was answered for on it (64 bytes), empty before. `client` is what a server
-    knows of the client at the other end (`tls.clients`).
+    knows of the client at the other end (`tls.clients`), `network` where that is (`tls.address.network_of`).
     """
 
     __slots__ = (
-        "_bulky", "_connection", "_failed", "_finished", "_starved", "client", "established", "own", "server_side",
-        "transcript",
+        "_bulky", "_connection", "_failed", "_finished", "_starved", "client", "established", "network", "own",
+        "server_side", "transcript",
     )  # fmt: skip
 
     def __init__(self, context: SSL.Context, *, server_side: bool, own: Identity | None, hostname: str | None) -> None:
@@ -83,6 +83,7 @@ class Channel:
         self.server_side = server_side
         self.transcript = b""
         self.client: object = None
+        self.network = ""
 
     @property
     def starved(self) -> bool:

@@ -6,7 +6,6 @@ of a client, over the same connection's exporter and both keys. What came of it 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -28,6 +27,7 @@ from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.judge import Judge, Position, Proven, exporter_of
 from attestable_mcp.tls.steps import Steps, Work
+from attestable_mcp.tls.turns import Turns
 from attestable_mcp.verifier import Verifier
 from attestable_mcp.wire import cbor
 
@@ -132,6 +132,7 @@ class ClientGate:
         self._limits = limits
         self._ticks = ticks
         self._newest: Bounded[Hashable, float] = Bounded(limits.binding_keys)
+        self._turns = Turns(limits.client_questions, limits.client_questions_each)
 
     @property
     def mode(self) -> Mode:
@@ -175,7 +176,7 @@ class ClientGate:
         client.caller = None
         answer = Answer.decode(body, limits=self._limits)
         try:
-            proven = await _run(self._proven(channel, client, challenge, answer))
+            proven = await self._run(channel.network, self._proven(channel, client, challenge, answer))
         except ConfigurationError:
             raise
         except AttestationError as error:
@@ -186,6 +187,17 @@ class ClientGate:
         client.proven_at = self._ticks()
         self._newest.put(_who(client.caller), client.proven_at)
         return self._said(client)
+
+    async def _run(self, network: str, steps: Steps[Proven]) -> Proven:
+        """Steps that neither send nor receive; work goes to threads that nothing else waits for."""
+        value: Any = None
+        while True:
+            try:
+                step = steps.send(value)
+            except StopIteration as stop:
+                proven: Proven = stop.value
+                return proven
+            value = await self._turns.run(network, step.call) if isinstance(step, Work) else None
 
     def _proven(self, channel: Channel, client: _Client, challenge: Challenge, answer: Answer) -> Steps[Proven]:
         assert channel.own is not None
@@ -262,15 +274,3 @@ def _who(caller: Caller) -> Hashable:
     """As which rules know a client. Its binding key is one TEE's, and vouched for on each connection."""
     held = caller.deployment
     return caller.key, caller.release, None if held is None else (held.name, held.key)
-
-
-async def _run(steps: Steps[Proven]) -> Proven:
-    """Steps that neither send nor receive; work goes to a thread."""
-    value: Any = None
-    while True:
-        try:
-            step = steps.send(value)
-        except StopIteration as stop:
-            proven: Proven = stop.value
-            return proven
-        value = await asyncio.to_thread(step.call) if isinstance(step, Work) else None

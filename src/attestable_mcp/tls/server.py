@@ -28,10 +28,11 @@ from attestable_mcp.tls.asgi import App, Message, Receive, Scope, Send
 from attestable_mcp.tls.certificate import DEFAULT_LIFETIME, Issued, issue, lifetime_of
 from attestable_mcp.tls.challenge import STATE_KEY, AttestationMiddleware
 from attestable_mcp.tls.clients import ClientGate
+from attestable_mcp.tls.crowd import Crowd
 from attestable_mcp.tls.deployment import DeploymentHolder
 from attestable_mcp.tls.engine import ServerContext
 from attestable_mcp.tls.listening import Uvicorn, listen, reachable, run
-from attestable_mcp.tls.transport import tls_protocol_factory
+from attestable_mcp.tls.transport import TlsProtocol, tls_protocol_factory
 
 MAX_BODY = 8 * 1024 * 1024
 MAX_HEADER = 64 * 1024
@@ -46,35 +47,47 @@ class AttestedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, which shows the connection's `Channel` to the application through the scope's state.
 
     h11, also where httptools is installed: that one sets no bound to the head of a request, and takes the trailers of a
-    body for headers. A head that is not whole in time ends the connection: who drips it byte by byte holds no socket.
+    body for headers. A head or a body that is not whole in time ends the connection: who drips it byte by byte holds no
+    socket, nor what was read so far.
     """
 
     head_seconds = LIMITS.head_seconds
+    body_seconds = LIMITS.body_seconds
     _overdue: asyncio.TimerHandle | None = None
+    _waits_for: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, STATE_KEY: transport.get_extra_info("channel")}
-        self._await_head()
+        self._await_request()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._await_head()
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._head_is_whole()
+        self._wait_for(None)
 
-    def _await_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._head_is_whole()
-        elif self._overdue is None:
-            self._overdue = self.loop.call_later(self.head_seconds, self.transport.close)
+    @property
+    def rests(self) -> bool:
+        """Is no request being read or answered?"""
+        return self.conn.their_state is h11.IDLE and (self.cycle is None or self.cycle.response_complete)
 
-    def _head_is_whole(self) -> None:
+    def _await_request(self) -> None:
+        """`IDLE` until a head is whole, `SEND_BODY` until its body is."""
+        state = self.conn.their_state
+        self._wait_for(state if state in (h11.IDLE, h11.SEND_BODY) else None)
+
+    def _wait_for(self, state: object) -> None:
+        if state is self._waits_for:
+            return
         if self._overdue is not None:
             self._overdue.cancel()
-            self._overdue = None
+        self._overdue, self._waits_for = None, state
+        if state is not None:
+            seconds = self.head_seconds if state is h11.IDLE else self.body_seconds
+            self._overdue = self.loop.call_later(seconds, self.transport.close)
 
 
 class RequestLimits:
@@ -183,16 +196,20 @@ class Server:
         self._now = now
         self._drain_seconds = drain_seconds
         self._lifespan: Literal["auto", "on", "off"] = lifespan
+        self._crowd = Crowd(limits.connections)
         self.challenge = AttestationMiddleware(
             RequestLimits(app, body=max_body),
             attester,
             commitments=commitments,
             deployment=deployment,
             clients=clients,
+            crowd=self._crowd,
             limits=limits,
             key=key,
         )
-        self._protocol = type("Protocol", (AttestedProtocol,), {"head_seconds": limits.head_seconds})
+        seconds = {"head_seconds": limits.head_seconds, "body_seconds": limits.body_seconds}
+        self._protocol = type("Protocol", (AttestedProtocol,), seconds)
+        self._limits = limits
         self._ask_client = clients is not None
         self._issued: Issued | None = None
         self._context: ServerContext | None = None
@@ -308,10 +325,13 @@ class Server:
                 wait = min(RETRY, self._lifetime / 10)
                 _log.error("certificate not renewed, valid until %s: %s", self.issued.not_after, error.message)
 
+    def _connections(self, context: ServerContext) -> Callable[..., TlsProtocol]:
+        return tls_protocol_factory(self._protocol, context, crowd=self._crowd, limits=self._limits)
+
     def _config(self, context: ServerContext) -> uvicorn.Config:
         return uvicorn.Config(
             self.challenge,
-            http=tls_protocol_factory(self._protocol, context),  # type: ignore[arg-type]  # uvicorn only calls it
+            http=self._connections(context),  # type: ignore[arg-type]  # uvicorn only calls it
             ws="none",
             loop="asyncio",
             lifespan=self._lifespan,

@@ -14,11 +14,15 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from attestable_mcp.limits import LIMITS, Limits
+from attestable_mcp.tls.address import network_of
 from attestable_mcp.tls.channel import BULKY, Channel, wrap
+from attestable_mcp.tls.crowd import Crowd
 from attestable_mcp.tls.engine import ServerContext
 from attestable_mcp.tls.scratch import READ, read_buffer
 
-HANDSHAKE_SECONDS = 30.0
+LINGER_SECONDS = 30.0
+"""How long a connection that ends may take to send on: one whose peer reads nothing for so long is cut off."""
 _log = logging.getLogger(__name__)
 
 
@@ -90,10 +94,14 @@ class TlsProtocol(asyncio.BufferedProtocol):
         channel: Channel,
         context: ServerContext,
         *,
-        handshake_seconds: float = HANDSHAKE_SECONDS,
+        crowd: Crowd | None = None,
+        handshake_seconds: float = LIMITS.handshake_seconds,
+        linger_seconds: float = LINGER_SECONDS,
     ) -> None:
         self.app: Any = app
+        self._crowd = Crowd(LIMITS.connections) if crowd is None else crowd
         self._handshake_seconds = handshake_seconds
+        self._linger_seconds = linger_seconds
         self.channel = channel
         self.paused = False
         self.closing = False
@@ -108,9 +116,28 @@ class TlsProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.raw = transport
-        self._timer = asyncio.get_running_loop().call_later(self._handshake_seconds, transport.abort)
+        peer = transport.get_extra_info("peername")
+        self.channel.network = network_of(peer[0]) if isinstance(peer, tuple) else ""
+        if self._crowd.admit(self):
+            self._timer = asyncio.get_running_loop().call_later(self._handshake_seconds, transport.abort)
+        else:
+            self.closing = True
+            transport.abort()
+
+    @property
+    def rests(self) -> bool:
+        """Does it neither serve a request nor read one?"""
+        return self.closing or not self._announced or bool(getattr(self.app, "rests", True))
+
+    def give_way(self) -> None:
+        """Make room for another connection: politely, where the peer can be told at once."""
+        if not self._announced or self.raw.get_write_buffer_size():
+            self.raw.abort()
+        else:
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self.channel)
         if self._timer is not None:
             self._timer.cancel()
         self.closing = True
@@ -121,6 +148,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._crowd.touch(self.channel)
         self.channel.feed(self._buffer[:nbytes])
         self._advance()
 
@@ -182,7 +210,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._send()
         self.closing = True
         self.raw.write(self.channel.close())
-        self.raw.close()
+        self._end()
 
     def _advance(self) -> None:
         try:
@@ -226,13 +254,35 @@ class TlsProtocol(asyncio.BufferedProtocol):
         _log.debug("a connection ended: %s", wrap(error, "TLS").message)
         self._flush()
         self.closing = True
+        self._end()
+
+    def _end(self) -> None:
+        """End once all is sent; a peer that reads nothing does not keep the connection for ever."""
         self.raw.close()
+        self._linger(self.raw.get_write_buffer_size() + 1)
+
+    def _linger(self, before: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self.raw.get_write_buffer_size()
+        if left >= before:
+            self.raw.abort()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._linger_seconds, self._linger, left)
 
 
-def tls_protocol_factory(app: Callable[..., asyncio.BaseProtocol], context: Any) -> Callable[..., TlsProtocol]:
+def tls_protocol_factory(
+    app: Callable[..., asyncio.BaseProtocol], context: Any, *, crowd: Crowd, limits: Limits = LIMITS
+) -> Callable[..., TlsProtocol]:
     """Make a factory of protocols over TLS from one of protocols and a `ServerContext`; arguments go to `app`."""
 
     def make(*args: Any, **options: Any) -> TlsProtocol:
-        return TlsProtocol(app(*args, **options), context.channel(), context)
+        return TlsProtocol(
+            app(*args, **options),
+            context.channel(),
+            context,
+            crowd=crowd,
+            handshake_seconds=limits.handshake_seconds,
+        )
 
     return make

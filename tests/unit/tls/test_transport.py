@@ -147,6 +147,35 @@ async def test_a_socket_that_breaks_off_ends_the_application_once(context: Serve
         await until(lambda: notes == ["made", "lost"])
 
 
+class Big(Echo):
+    """Sends more than sockets take, and ends."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(bytes(24 * MIB))
+        self.transport.close()
+
+
+async def test_a_peer_that_reads_nothing_keeps_no_connection_that_has_ended(context: ServerContext) -> None:
+    notes: list[str] = []
+    async with serving(lambda: Big(notes), context, linger_seconds=0.1) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(), limit=1024)
+        writer.write(b"x")
+        await until(lambda: notes[-1:] == ["lost"])
+        writer.transport.abort()
+
+
+async def test_a_peer_that_reads_slowly_gets_all_before_the_end(context: ServerContext) -> None:
+    async with serving(lambda: Big([]), context, linger_seconds=0.2) as port, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting())
+        writer.write(b"x")
+        seen = 0
+        while part := await reader.read(MIB):
+            seen += len(part)
+            await asyncio.sleep(0.005)
+        assert seen == 24 * MIB
+        writer.close()
+
+
 async def test_what_was_sent_before_the_end_arrives_before_it(context: ServerContext) -> None:
     got = bytearray()
 

@@ -1,0 +1,216 @@
+"""Who wants more than a share: connections, half-made handshakes, dripped bodies, and slow proofs of clients.
+
+None of these clients has proven anything. None of them may keep the server from others, nor push others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolicy
+from attestable_mcp.appraise.server_policy import ServerPolicy
+from attestable_mcp.attest.simulated import SimulatedAttester
+from attestable_mcp.errors import AttestationError, EndorsementUnavailable
+from attestable_mcp.limits import LIMITS
+from attestable_mcp.rats import EndorsementQuery, Endorsements, Tee
+from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.client import Gate, attest_server, attested_http_client
+from attestable_mcp.tls.clients import ClientGate
+from attestable_mcp.tls.crowd import Crowd
+from attestable_mcp.tls.engine import ClientContext
+from attestable_mcp.tls.prover import ClientProver
+from attestable_mcp.tls.server import Server
+from attestable_mcp.tls.streams import AsyncBackend
+from attestable_mcp.tls.turns import Turns
+
+CODE = b"\x01" * 32
+ATTESTER = SimulatedAttester(CODE)
+POLICY = Policy(
+    rules=Rules(releases=(SgxRelease(label="both", mrenclave=CODE.hex()),)),
+    trust=TrustPolicy(simulated="accept", endorsements=("stapled",)),
+)
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+    await send({"type": "http.response.body", "body": b"served"})
+
+
+class Bare(SimulatedAttester):
+    """Evidence of a chip, and nothing stapled: whoever judges it has to ask."""
+
+    def endorsements(self) -> Endorsements:
+        return Endorsements()
+
+
+@dataclass
+class Slow:
+    """A source that does not answer before it is let go."""
+
+    name: str = "slow"
+    asked: int = 0
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def fetch(self, query: EndorsementQuery, *, deadline_seconds: float) -> Endorsements:
+        self.asked += 1
+        self.go.wait(deadline_seconds)
+        raise EndorsementUnavailable("slow")
+
+
+async def _prove_in_vain(url: str) -> None:
+    gate = Gate(POLICY, prover=ClientProver(Bare(CODE, tee=Tee.SEV_SNP)))
+    with contextlib.suppress(AttestationError):
+        async with attested_http_client(POLICY, url=url, gate=gate) as http:
+            await http.get(url)
+
+
+def test_c14_clients_whose_proofs_take_long_do_not_keep_the_server_from_proving_itself() -> None:
+    source = Slow()
+    gate = ClientGate(ServerPolicy(clients="optional", policy=POLICY), sources=[source])
+
+    async def run() -> None:
+        async with Server(_app, ATTESTER, clients=gate) as server:
+            hostile = [asyncio.create_task(_prove_in_vain(server.url)) for _ in range(12)]
+            async with asyncio.timeout(5):
+                while source.asked < LIMITS.client_questions_each:
+                    await asyncio.sleep(0.02)
+                await attest_server(POLICY, server.url)
+            assert source.asked == LIMITS.client_questions_each  # the others wait: all come from one network
+            source.go.set()
+            await asyncio.gather(*hostile)
+
+    asyncio.run(run())
+
+
+def test_c14_one_networks_questions_leave_threads_to_others() -> None:
+    async def run() -> int:
+        turns, go = Turns(3, 2), threading.Event()
+        waiting = [asyncio.create_task(turns.run("192.0.2.1", go.wait)) for _ in range(20)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            found = await turns.run("192.0.2.2", lambda: 42)
+        go.set()
+        await asyncio.gather(*waiting)
+        return found
+
+    assert asyncio.run(run()) == 42
+
+
+# Connections
+
+
+@asynccontextmanager
+async def _small(most: int, **options: Any) -> AsyncIterator[Server]:
+    async with Server(_app, ATTESTER, limits=replace(LIMITS, connections=most), **options) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _client(server: Server, prover: ClientProver | None = None) -> AsyncIterator[httpx2.AsyncClient]:
+    gate = Gate(POLICY, prover=prover)
+    async with attested_http_client(POLICY, url=server.url, gate=gate) as http:
+        yield http
+
+
+async def _idle(server: Server) -> Any:
+    """A connection that shook hands and says nothing."""
+    stream = await AsyncBackend(Gate(POLICY)).connect_tcp("127.0.0.1", server.port)
+    await stream.start_tls(ClientContext(), "127.0.0.1")
+    return stream
+
+
+def test_c14_idle_connections_give_way_to_whoever_asks() -> None:
+    async def run() -> None:
+        async with _small(4) as server, contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                stack.push_async_callback((await _idle(server)).aclose)
+            async with _client(server) as http, asyncio.timeout(5):
+                assert (await http.get(server.url)).text == "served"
+
+    asyncio.run(run())
+
+
+def test_c14_half_made_handshakes_give_way_to_whoever_asks() -> None:
+    async def run() -> None:
+        async with _small(4) as server, contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(b"\x16\x03\x01\x02\x00\x01")
+                stack.callback(writer.transport.abort)
+            async with _client(server) as http, asyncio.timeout(5):
+                assert (await http.get(server.url)).text == "served"
+
+    asyncio.run(run())
+
+
+def test_c14_a_flood_leaves_the_connection_of_a_client_that_proved_itself() -> None:
+    """From the same address: what a proven client holds is its own, not its network's."""
+    gate = ClientGate(ServerPolicy(clients="required", policy=POLICY))
+
+    async def run() -> None:
+        async with _small(4, clients=gate) as server, _client(server, ClientProver(ATTESTER)) as http:
+            await http.get(server.url)
+            before = server.context.established
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(12):
+                    stack.push_async_callback((await _idle(server)).aclose)
+                assert (await http.get(server.url)).text == "served"
+            assert server.context.established == before + 12  # the client made none
+
+    asyncio.run(run())
+
+
+class _Held:
+    """A connection as the crowd sees it."""
+
+    def __init__(self, network: str, *, rests: bool = True) -> None:
+        self.channel = Channel(ClientContext()._current[0], server_side=False, own=None, hostname=None)
+        self.channel.network = network
+        self.rests = rests
+        self.gone = False
+
+    def give_way(self) -> None:
+        self.gone = True
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_c14_one_network_pushes_out_its_own_connections_only(rests: bool) -> None:
+    crowd = Crowd(8)
+    honest = [_Held(f"192.0.2.{number}") for number in range(3)]
+    assert all(map(crowd.admit, honest))
+    flood = [_Held("198.51.100.1", rests=rests) for _ in range(20)]
+    assert [crowd.admit(one) for one in flood] == [True] * 5 + [rests] * 15
+    assert not any(one.gone for one in honest)
+    late = _Held("203.0.113.1")
+    assert crowd.admit(late)
+    assert not any(one.gone for one in (*honest, late))
+    assert len(crowd) == 8
+
+
+def test_c14_a_body_that_is_dripped_ends_the_connection() -> None:
+    async def run() -> None:
+        async with Server(_app, ATTESTER, limits=replace(LIMITS, body_seconds=0.3)) as server:
+            stream = await _idle(server)
+            await stream.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+            with contextlib.suppress(Exception):
+                for _ in range(100):
+                    await stream.write(b"x")
+                    await asyncio.sleep(0.01)
+            async with asyncio.timeout(2):
+                with contextlib.suppress(httpx2.ReadError):
+                    while await stream.read(1000, 5.0):
+                        pass
+            await stream.aclose()
+
+    asyncio.run(run())
