@@ -29,16 +29,24 @@ from cryptography.x509.oid import NameOID
 
 from attestable_mcp.tls.listening import PlainServer
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
 
 def make_ca(folder: Path) -> tuple[Path, Path]:
-    """A CA's certificate, and the PEM of a server at 127.0.0.1 that it signed."""
+    """A CA's certificate, and the PEM of a server at 127.0.0.1 that it signed; strict readers want all of RFC 5280."""
     key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
     root = _builder(authority, authority, key.public_key())
     root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    root = root.add_extension(_SIGNS_CERTIFICATES, critical=True)
+    root = root.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     leaf = _builder(x509.Name([]), authority, server_key.public_key())
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     leaf = leaf.add_extension(x509.SubjectAlternativeName([address]), critical=True)
+    leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     pem = serialization.Encoding.PEM
     (folder / "ca.pem").write_bytes(root.sign(key, hashes.SHA256()).public_bytes(pem))
     private = server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -279,8 +287,14 @@ async def _json(send: Any, status: int, body: Any, *more: tuple[bytes, bytes]) -
     await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
 
+def trusting(ca: Path) -> ssl.SSLContext:
+    """As Python makes it from 3.13 on."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
 async def browse(page: str, ca: Path) -> int:
     """What a person's browser does: the page, and the redirect to this machine. The last status."""
-    context = ssl.create_default_context(cafile=str(ca))
-    async with httpx2.AsyncClient(verify=context, follow_redirects=True, trust_env=False) as http:
+    async with httpx2.AsyncClient(verify=trusting(ca), follow_redirects=True, trust_env=False) as http:
         return (await http.get(page)).status_code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import ssl
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,7 @@ import httpx2
 import pytest
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
-from oauth_double import Authority, Knobs, Protected, authority, browse, make_ca
+from oauth_double import Authority, Knobs, Protected, authority, browse, make_ca, trusting
 
 from attestable_mcp import Policy, serve
 from attestable_mcp.errors import AttestationError, ConversationError
@@ -72,8 +71,7 @@ class World:
         await browse(page, self.ca)
 
     def web(self, inner: httpx2.AsyncBaseTransport | None) -> Web:
-        context = ssl.create_default_context(cafile=str(self.ca))
-        return Web(self.url, inner, httpx2.AsyncHTTPTransport(verify=context, trust_env=False))
+        return Web(self.url, inner, httpx2.AsyncHTTPTransport(verify=trusting(self.ca), trust_env=False))
 
     @asynccontextmanager
     async def bridge(self, chosen: Policy | None = None, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
