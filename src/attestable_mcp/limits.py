@@ -79,6 +79,10 @@ class Limits:
     """Messages that wait for one HTTP response to take them, and requests in flight at one stdio server process."""
     mcp_sessions: int = 128
     """Legacy sessions of a wrapped stdio server, each with a process of its own."""
+    mcp_http_sessions: int = 4096
+    """Sessions of the handshake era of any other server."""
+    mcp_session_spare_seconds: float = 300.0
+    """A session that was not used for so long ends where all are taken and its own client wants another."""
     mcp_owners: int = 16384
     """Sessions whose owner a server remembers, so that no other client takes them over."""
     mcp_session_idle_seconds: float = 1800.0
@@ -97,7 +101,7 @@ class Limits:
     receipt: int = 8 * 1024
     """One receipt or tree head."""
     receipt_chains: int = 4096
-    """Chains of receipts that a server continues; the one that rested longest is given up first."""
+    """Chains of receipts that a server continues; of whoever has most, the one that rested longest goes."""
     receipt_store: int = 1_000_000
     """Receipts that a client keeps; the oldest whole chains go first."""
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,7 +24,11 @@ from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import AttestationError, EndorsementUnavailable
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp.child import Command
+from attestable_mcp.mcp.sessions import Owners, Sessions
+from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
 from attestable_mcp.rats import EndorsementQuery, Endorsements, Tee
+from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.client import Gate, attest_server, attested_http_client
 from attestable_mcp.tls.clients import ClientGate
@@ -214,3 +221,128 @@ def test_c14_a_body_that_is_dripped_ends_the_connection() -> None:
             await stream.aclose()
 
     asyncio.run(run())
+
+
+# Sessions of the handshake era
+
+NETWORKS = ("192.0.2.1", "198.51.100.1")
+PLAIN = Path(__file__).parents[1] / "integration" / "mcp" / "plain_server.py"
+
+
+async def _ask(app: Any, network: str, session: str | None = None, method: str = "POST") -> tuple[int, str | None]:
+    """One request of the handshake era from `network`: its status, and the session that it opened."""
+    channel = Channel(ClientContext()._current[0], server_side=False, own=None, hostname=None)
+    channel.network = network
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers += [(b"accept", b"application/json, text/event-stream")]
+    headers += [(b"mcp-session-id", session.encode())] if session is not None else []
+    scope = {"type": "http", "method": method, "path": "/mcp", "headers": headers, "query_string": b""}
+    scope |= {"raw_path": b"/mcp", "scheme": "https", "http_version": "1.1", "state": {CHANNEL_KEY: channel}}
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    asked = {"method": "initialize", "params": params} if session is None else {"method": "ping"}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, **asked}).encode() if method == "POST" else b""
+    said: list[Any] = []
+    sent = False
+
+    async def receive() -> Any:
+        nonlocal sent
+        if sent:
+            await asyncio.sleep(60)
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    opened = [value.decode() for key, value in said[0]["headers"] if key == b"mcp-session-id"]
+    return said[0]["status"], opened[0] if opened else None
+
+
+def test_c14_one_networks_sessions_leave_room_for_anothers() -> None:
+    """Behind a stdio command, each is a process: three in all here, and the flood had them all."""
+
+    async def run() -> None:
+        command = Command(argv=(sys.executable, str(PLAIN), "--legacy-only"))
+        async with StdioGateway(command, StdioOptions(max_sessions=3)) as gateway:
+            app = Sessions(gateway, most=3)
+            flood = [await _ask(app, NETWORKS[0]) for _ in range(4)]
+            assert [status for status, _ in flood] == [200, 200, 200, 503]
+            status, mine = await _ask(app, NETWORKS[1])
+            assert (status, gateway.sessions) == (200, 3)
+            assert [status for status, _ in [await _ask(app, NETWORKS[0]) for _ in range(3)]] == [503] * 3
+            assert (await _ask(app, NETWORKS[1], mine))[0] == 200
+            assert (await _ask(app, NETWORKS[0], flood[0][1]))[0] == 404
+            assert (await _ask(app, NETWORKS[0], flood[2][1]))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_a_session_that_was_long_not_used_goes_for_its_own_clients_next() -> None:
+    """Clients that break off never end theirs: their next ones must find room."""
+    now = [0.0]
+
+    async def run() -> None:
+        app = Sessions(Counting(), most=2, spare_seconds=10, clock=lambda: now[0])
+        first, second = [(await _ask(app, "here"))[1] for _ in range(2)]
+        now[0] = 8.0
+        assert (await _ask(app, "here", first))[0] == 200
+        assert (await _ask(app, "here"))[0] == 503
+        now[0] = 12.0
+        assert [(await _ask(app, "here"))[0] for _ in range(2)] == [200, 503]
+        assert [(await _ask(app, "here", one))[0] for one in (first, second)] == [200, 404]
+        assert (await _ask(app, "here", first, "DELETE"))[0] == 200
+        assert (await _ask(app, "here"))[0] == 200  # in the place of the one that its client ended
+
+    asyncio.run(run())
+
+
+def test_a_session_with_a_request_under_way_is_used() -> None:
+    now = [0.0]
+
+    async def run() -> None:
+        inner = Counting()
+        app = Sessions(inner, most=1, spare_seconds=10, clock=lambda: now[0])
+        _, session = await _ask(app, "here")
+        inner.go.clear()
+        call = asyncio.create_task(_ask(app, "here", session))
+        await asyncio.sleep(0)
+        now[0] = 100.0
+        assert (await _ask(app, "here"))[0] == 503
+        inner.go.set()
+        assert (await call)[0] == 200
+
+    asyncio.run(run())
+
+
+class Counting:
+    """A server that gives sessions names of their own."""
+
+    def __init__(self) -> None:
+        self.open: set[bytes] = set()
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        session = dict(scope["headers"]).get(b"mcp-session-id")
+        headers = []
+        if session is None:
+            session = f"session {len(self.open)} {id(scope)}".encode()
+            self.open.add(session)
+            headers.append((b"mcp-session-id", session))
+        else:
+            await self.go.wait()
+        status = 200 if session in self.open else 404
+        if scope["method"] == "DELETE":
+            self.open.discard(session)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def test_c14_sessions_without_end_do_not_make_the_owner_of_anothers_forgotten() -> None:
+    owners = Owners(most=4)
+    owners.put(b"mine", "key", "client key")
+    for number in range(20):
+        owners.put(b"%d" % number, "", "192.0.2.1")
+    assert owners.get(b"mine") == "key"
+    assert owners.get(b"0") is None

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +31,7 @@ from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, frame
 from attestable_mcp.bind.tree import Frontier
 from attestable_mcp.errors import MalformedEvidence, SignatureInvalid
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.shares import Shares
 from attestable_mcp.wire import cbor
 from attestable_mcp.wire.jcs import canonical
 
@@ -251,7 +251,7 @@ class _Chain:
 
 
 class Ledger:
-    """The chains of receipts that a server writes; bounded, the one that rested longest is given up.
+    """The chains of receipts that a server writes; bounded: of whoever has most, the one that rested longest goes.
 
     A chain belongs to whoever knows its random name. A chain that was given up is never begun again under its name:
     its owner says that it holds receipts of it, and is told to begin another.
@@ -267,20 +267,23 @@ class Ledger:
         self._key = key
         self._most = most
         self._clock = clock
-        self._chains: OrderedDict[bytes, _Chain] = OrderedDict()
+        self._chains: dict[bytes, _Chain] = {}
+        self._shares: Shares[bytes] = Shares()
 
-    def begin(self, chain: bytes, held: int) -> None:
-        """A call is about to run whose result shall go into this chain.
+    def begin(self, chain: bytes, held: int, holder: str = "") -> None:
+        """A call of `holder` (who that is, in words) is about to run whose result shall go into this chain.
 
         Raises: UnknownChain.
         """
         if chain not in self._chains:
             if held:
                 raise UnknownChain
+            while len(self._chains) >= self._most and (gone := self._shares.surplus(holder)) is not None:
+                self._shares.remove(gone)
+                del self._chains[gone]
             self._chains[chain] = _Chain()
-        self._chains.move_to_end(chain)
-        while len(self._chains) > self._most:
-            self._chains.popitem(last=False)
+            self._shares.add(chain, holder)
+        self._shares.touch(chain)
 
     def issue(
         self, chain: bytes, *, method: str, name: str, request: bytes, result: bytes, item: bytes, manifest: bytes,

@@ -18,9 +18,9 @@ from attestable_mcp.mcp import asgi, headers, rpc
 from attestable_mcp.mcp.answers import Answers, Replay
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
 from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
+from attestable_mcp.mcp.sessions import Owners, holder_of
 from attestable_mcp.mcp.witness import HEAD_PATH, Witness
 from attestable_mcp.rats import Caller
-from attestable_mcp.tls.bounded import Bounded
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
@@ -51,7 +51,7 @@ class Access:
         self._policy = policy or ServerPolicy()
         self._clients = clients
         self._max_body = max_body
-        self._owners: Bounded[bytes, str] = Bounded(LIMITS.mcp_owners)
+        self._owners = Owners()
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI entry."""
@@ -59,12 +59,12 @@ class Access:
             await self._app(scope, receive, send)
             return
         caller = self._caller(scope)
+        scope = {**scope, "state": {**scope.get("state", {}), STATE_KEY: caller}}
         if self._clients is not None:
             if not self._owns(scope, caller):
                 await asgi.reply_json(send, 404, rpc.error(None, rpc.INVALID_REQUEST, "session not found"))
                 return
-            send = self._noting(send, caller)
-        scope = {**scope, "state": {**scope.get("state", {}), STATE_KEY: caller}}
+            send = self._noting(send, caller, holder_of(scope))
         if self._policy.tools:
             await self._guarded(scope, receive, send, caller)
         elif scope["method"] == "POST":
@@ -83,12 +83,12 @@ class Access:
         session = asgi.header(scope, SESSION)
         return session is None or self._owners.get(session.encode("latin-1")) == _identity(caller)
 
-    def _noting(self, send: asgi.Send, caller: Caller | None) -> asgi.Send:
+    def _noting(self, send: asgi.Send, caller: Caller | None, holder: str) -> asgi.Send:
         async def noted(message: asgi.Message) -> None:
             if message["type"] == "http.response.start":
                 for key, value in message.get("headers", ()):
                     if bytes(key).lower() == SESSION and self._owners.get(bytes(value)) is None:
-                        self._owners.put(bytes(value), _identity(caller))
+                        self._owners.put(bytes(value), _identity(caller), holder)
             await send(message)
 
         return noted

@@ -28,6 +28,7 @@ from attestable_mcp.bind.live import Commitments
 from attestable_mcp.bind.receipt import Ledger
 from attestable_mcp.endorse.files import FileSource
 from attestable_mcp.errors import ConfigurationError, EvidenceError
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.access import Access, Introduce
 from attestable_mcp.mcp.apps import running_app
@@ -36,6 +37,7 @@ from attestable_mcp.mcp.drain import Drain
 from attestable_mcp.mcp.guard import Guard, names_for
 from attestable_mcp.mcp.lister import of_app
 from attestable_mcp.mcp.manifest import Manifest
+from attestable_mcp.mcp.sessions import Sessions
 from attestable_mcp.mcp.signed import SignedManifest, read_file
 from attestable_mcp.mcp.stdio import StdioOptions
 from attestable_mcp.mcp.target import StdioServer, Target, Upstream, resolve
@@ -295,7 +297,9 @@ class RunningServer:
             app = await stack.enter_async_context(
                 running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
             )
-            if isinstance(self._target, StdioServer):
+            stdio = isinstance(self._target, StdioServer)
+            app = Sessions(app, most=options.stdio.max_sessions if stdio else LIMITS.mcp_http_sessions)
+            if stdio:
                 app = Introduce(app, max_body=options.max_body)
             key = BindingKey()
             if options.manifest is not False:

@@ -36,6 +36,7 @@ from attestable_mcp.mcp.manifest import (
     TOOLS,
     Kind,
 )
+from attestable_mcp.mcp.sessions import holder_of
 from attestable_mcp.tls.challenge import STATE_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.wire import base64url
@@ -166,7 +167,7 @@ class Witness:
             return None, _no_receipt(message, "no_binding", "receipts need a live binding of this connection")
         try:
             digest = request_digest(message["method"], rpc.params(message))
-            self._ledger.begin(chain, held)
+            self._ledger.begin(chain, held, holder_of(scope))
         except UnknownChain:
             return None, _no_receipt(message, "unknown_chain", "this chain is not continued here: begin another")
         except AttestationError as error:

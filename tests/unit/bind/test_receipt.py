@@ -77,6 +77,19 @@ def test_chains_are_apart_and_bounded() -> None:
     assert verify(issue(ledger, second, 1), KEY.public).counter == 1  # type: ignore[union-attr]
 
 
+def test_one_holders_chains_push_out_its_own() -> None:
+    """The connection that begins chains without end is not the one whose chain another client counts on."""
+    ledger = Ledger(KEY, most=4)
+    ledger.begin(CHAIN, 0, "honest")
+    issue(ledger)
+    for number in range(20):
+        ledger.begin(b"%16d" % number, 0, "greedy")
+    ledger.begin(CHAIN, 1, "honest")
+    assert verify(issue(ledger, CHAIN, 1), KEY.public).counter == 1  # type: ignore[union-attr]
+    with pytest.raises(UnknownChain):
+        ledger.begin(b"%16d" % 0, 1, "greedy")
+
+
 def test_every_flipped_byte_is_refused() -> None:
     message = issue(Ledger(KEY))
     for at in range(len(message)):
