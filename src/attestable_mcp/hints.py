@@ -73,7 +73,8 @@ _TABLE = {
     "tcb_status_refused": "Ask the operator to update the platform.",
     "pin_mismatch": "Ask the operator, over another way, what changed; attestable-mcp pin --update URL shows it all.",
     "pin_damaged": "Restore the file, or look at what answers now and pin it anew: attestable-mcp pin --update URL",
-    "wrong_deployment": "Another operator may run the same image. Ask the owner for the address of its own deployment.",
+    "wrong_deployment": "Another operator may run the same image. Ask the owner for the address of its own deployment. "
+    "A grant is for the hosts that it names: where you dial another one, a tunnel say, name its host in [deployment].",
     # tokens of third verifiers
     "token_algorithm": "Ask the verifier's operator for tokens of a supported signature algorithm.",
     "token_audience": "The token is for somebody else. Ask the server's operator to request one for this client.",
@@ -102,7 +103,7 @@ _TABLE = {
     "session_lost": "Restart the conversation in the host: the server has forgotten it.",
     "closing": "The host closed its side before the answer came. Whether the request took effect is unknown.",
     "no_certificate": "Check the address and the port; an attested server shows a certificate.",
-    "mcp_error": "The server was admitted; what it answered is its own. See its documentation or its log.",
+    "mcp_error": "Check the tool, and the path of the address (mostly /mcp). The server's own log may say more.",
     "header": "Correct the header in the environment or the file; its value is never shown.",
     # forms of evidence
     "unknown_critical_extension": "A certificate says something that we must understand and do not. Ask its issuer, "

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.errors import ConfigurationError
+from attestable_mcp.hints import hint_for
 from attestable_mcp.rats import Deployment, Finding, Outcome, RevocationList
 
 WRONG = "wrong_deployment"
 NO_OWNER = "whose copy this is: the policy names no [deployment], and another operator can run the same code"
 HINTS = {
-    WRONG: "Another operator may run the same image. Ask the owner for the address of its own deployment.",
+    WRONG: hint_for(WRONG),
     "grant_expired": "The owner has to renew this deployment's grant: attestable-mcp owner renew.",
     "grant_not_yet_valid": "Check both clocks; the grant begins in the future.",
     "grant_revoked": "The owner has taken this deployment back. Ask it for the address of its present one.",

@@ -37,7 +37,6 @@ from attestable_mcp.wire.grant import (
 PROOF_LABEL = b"attestable-mcp/deployment/v1"
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 _PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
-_HINT = "Another operator may run the same image. Ask the owner for the address of its own deployment."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +167,7 @@ def revocations_of(revocation: Revocation) -> RevocationList:
 
 
 def _wrong(message: str) -> WrongDeployment:
-    return WrongDeployment(message, hint=_HINT)
+    return WrongDeployment(message)
 
 
 def _message(transcript_digest: bytes) -> bytes:

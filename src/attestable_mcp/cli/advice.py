@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.cli import text_offer, text_owner
 from attestable_mcp.cli.command import Arguments
 from attestable_mcp.cli.terminal import printable
 
 if TYPE_CHECKING:
+    from attestable_mcp.mcp.manifest import Manifest
     from attestable_mcp.mcp.serve import RunningServer
     from attestable_mcp.tls.deployment import DeploymentHolder
 
 
 def advice(running: RunningServer, holder: DeploymentHolder | None, arguments: Arguments) -> Iterator[str]:
-    """No grant in force, no manifest committed to: each in one sentence and one command."""
+    """No grant in force, no manifest committed to, rules about nothing: each in one sentence and one command."""
     if holder is not None and holder.deployment is None:
         yield _no_grant(running.origin, holder, arguments)
     if running.manifest is None and not arguments.no_manifest:
         yield text_offer.no_manifest(_source(arguments))
+    if running.manifest is not None and arguments.clients_policy is not None:
+        yield from unruled(ServerPolicy.load(arguments.clients_policy), running.manifest)
+
+
+def unruled(policy: ServerPolicy, manifest: Manifest) -> Iterator[str]:
+    """Rules about tools that the server does not list, one sentence each: a typing error opens the tool that was meant.
+
+    Where the server lists no tool, nothing is said: it may list them to others.
+    """
+    names = list(manifest.tools.digests)
+    for rule in policy.tools:
+        if names and not any(fnmatchcase(name, rule.name) for name in names):
+            yield printable(text_offer.unruled("tool", rule.name, get_close_matches(rule.name, names, n=1)))
 
 
 def _no_grant(origin: str, holder: DeploymentHolder, arguments: Arguments) -> str:

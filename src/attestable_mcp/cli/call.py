@@ -18,7 +18,7 @@ def configure(parser: Parser) -> None:
     """`call URL TOOL [name=value ...] [--args-json JSON]`."""
     parser.add_argument("url", metavar="URL", help=text.HELP_URL)
     parser.add_argument("tool", metavar="TOOL", help=text.HELP_TOOL)
-    parser.add_argument("words", metavar="name=value", nargs="*", help=text.HELP_ARGUMENTS)
+    parser.add_argument("words", metavar="name=value", nargs="*", default=[], help=text.HELP_ARGUMENTS)
     parser.add_argument("--args-json", metavar="JSON", help=text.HELP_ARGS_JSON)
     add_meeting(parser)
     add_timeout(parser)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ipaddress
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -15,6 +17,7 @@ from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.errors import ConfigurationError
 
 Arguments = argparse.Namespace
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -48,8 +51,32 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=text.see_help(self.prog))
 
     def parse(self, words: Sequence[str]) -> Arguments:
-        """Positional and optional arguments in any order. Raises: UsageError."""
-        return self.parse_intermixed_args(list(words))
+        """Positional and optional arguments in any order; `given` names those that are not as by default.
+
+        Raises: UsageError.
+        """
+        arguments = self.parse_intermixed_args(list(words))
+        arguments.given = frozenset(name for name, found in vars(arguments).items() if found != self.get_default(name))
+        return arguments
+
+
+TRUST = frozenset(
+    {"policy", "genuine_only", "endorsements", "anchor", "accept_status", "accept_product", "danger_accept_simulated"}
+)
+"""The options of `add_trust`."""
+_EVERYWHERE = frozenset({"action", "json", "debug"})
+
+
+def demand_use(arguments: Arguments, verb: str, used: Collection[str]) -> None:
+    """An option that the action has no use for was meant for something: refused, never passed over.
+
+    `used` are the names of those that it reads. Raises: UsageError.
+    """
+    for name in sorted(arguments.given - _EVERYWHERE - set(used)):
+        allowed = [text.option(each) for each in sorted(used)]
+        program = f"{text.PROGRAM} {verb}"
+        message = text.no_use(f"{verb} {arguments.action}", text.option(name), allowed)
+        raise UsageError(message, hint=text.see_help(program))
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +128,16 @@ def moment(value: str) -> datetime:
         return datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(text.not_a_time(value)) from error
+
+
+def host_name(value: str) -> str:
+    """A name or an address, as clients dial it: no scheme, no port, no blanks."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(bare))
+    if not _HOST.fullmatch(value) or len(value) > 253:
+        raise argparse.ArgumentTypeError(text.not_a_host(value))
+    return value
 
 
 def listen_address(value: str) -> tuple[str, int]:

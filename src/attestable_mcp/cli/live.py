@@ -13,7 +13,7 @@ from mcp import MCPError
 
 from attestable_mcp.cli import text
 from attestable_mcp.cli.endings import innermost
-from attestable_mcp.errors import AttestationError, AttestationUnavailable, ConversationError
+from attestable_mcp.errors import EXIT_USAGE, AttestationError, AttestationUnavailable, ConversationError
 from attestable_mcp.rats import AttestationResult
 from attestable_mcp.tls.admission import AttestedPeer, Gate
 from attestable_mcp.tls.client import attest_server
@@ -109,6 +109,13 @@ def list_all(
     return _run(work, url, timeout)
 
 
+class ServerError(ConversationError):
+    """The server was admitted, and answered with an error of MCP: no refusal of ours, nothing about its evidence."""
+
+    code = "mcp_error"
+    exit_code = EXIT_USAGE
+
+
 @asynccontextmanager
 async def _client(url: str, gate: Gate) -> AsyncIterator[Any]:
     """A client of the SDK whose own errors about the conversation are told as ours."""
@@ -119,7 +126,7 @@ async def _client(url: str, gate: Gate) -> AsyncIterator[Any]:
             yield client
     except* MCPError as group:
         known = innermost(group)
-        raise known or ConversationError(text.protocol_error(_first(group)), code="mcp_error") from group
+        raise known or ServerError(text.protocol_error(_first(group))) from group
 
 
 def _first(group: BaseException) -> BaseException:

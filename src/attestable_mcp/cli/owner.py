@@ -20,7 +20,17 @@ from attestable_mcp.bind.deployment import (
     spki_of,
 )
 from attestable_mcp.cli import text, text_owner
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.command import (
+    TRUST,
+    Arguments,
+    Parser,
+    UsageError,
+    add_timeout,
+    add_trust,
+    demand_use,
+    existing_path,
+    host_name,
+)
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.ownerkey import make_key, private_pem, public_pem, read_passphrase, read_private
 from attestable_mcp.cli.ownershow import shown
@@ -28,7 +38,7 @@ from attestable_mcp.cli.source import CAP, address, read_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import policy_of
 from attestable_mcp.errors import AttestationError, ConfigurationError, EvidenceError, WrongDeployment
-from attestable_mcp.rats import AttestationResult
+from attestable_mcp.rats import AttestationResult, Verdict
 from attestable_mcp.wire.grant import GRANT_LABEL, REVOCATION_LABEL, Grant, Revocation, from_pem, read_request, to_pem
 
 _HINT = text.see_help(f"{text.PROGRAM} owner")
@@ -48,7 +58,7 @@ def configure(parser: Parser) -> None:
     key.add_argument("--passphrase-file", metavar="FILE", type=existing_path, help=text_owner.HELP_LOCKED)
     grant = parser.add_argument_group(text_owner.GROUP_GRANT)
     grant.add_argument("--name", metavar="NAME", help=text_owner.HELP_NAME)
-    grant.add_argument("--host", metavar="NAME", action="append", default=[], help=text_owner.HELP_HOST)
+    grant.add_argument("--host", metavar="NAME", type=host_name, action="append", default=[], help=text_owner.HELP_HOST)
     grant.add_argument("--days", metavar="N", type=_days, default=30, help=text_owner.HELP_DAYS)
     _configure_revoke(parser)
     add_trust(parser)
@@ -69,7 +79,9 @@ def _configure_revoke(parser: Parser) -> None:
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Do the action; 0, or the verdict's code where a server had to be met."""
-    return _ACTIONS[arguments.action](arguments, terminal)
+    action, used = _ACTIONS[arguments.action]
+    demand_use(arguments, "owner", used)
+    return action(arguments, terminal)
 
 
 def _days(value: str) -> int:
@@ -199,6 +211,8 @@ def _hand_over_grant(
     pem = to_pem(GRANT_LABEL, body).decode("ascii")
     _hand_over(pem, arguments, terminal, {"grant": told, "attestation": result.to_json() if result else None})
     terminal.say(printable(text_owner.granted(grant.name, grant.serial, told["not_after"])))
+    if result is not None and result.verdict is not Verdict.VERIFIED:
+        terminal.say(text_owner.UNCOMPARED)
 
 
 def _hand_over(pem: str, arguments: Arguments, terminal: Terminal, told: dict[str, Any]) -> None:
@@ -283,4 +297,12 @@ def _show(arguments: Arguments, terminal: Terminal) -> int:
     return 0
 
 
-_ACTIONS = {"init": _init, "grant": _grant, "renew": _renew, "revoke": _revoke, "show": _show}
+_SIGNS = frozenset({"source", "key", "passphrase_file", "output", "force"})
+_ACTIONS = {
+    "init": (_init, frozenset({"source", "algorithm", "passphrase_file", "force"})),
+    "grant": (_grant, _SIGNS | TRUST | {"name", "host", "days", "timeout"}),
+    "renew": (_renew, _SIGNS | {"host", "days"}),
+    "revoke": (_revoke, _SIGNS | {"name", "serial", "below", "deployment_key", "refresh"}),
+    "show": (_show, frozenset({"source", "passphrase_file"})),
+}
+"""Each action, and which arguments it reads."""

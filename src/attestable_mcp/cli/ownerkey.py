@@ -78,8 +78,12 @@ def read_public(path: Path) -> bytes:
     try:
         (block,) = read_blocks(read_file(path, _CAP), field="owner", most=1)
         if block.label != "PUBLIC KEY":
-            raise ConfigurationError(f"wanted a PUBLIC KEY block, seen {block.label}")
+            hint = text_owner.WANTED_PUBLIC_HINT
+            raise ConfigurationError(text_owner.wanted_public(block.label), code="owner_key", hint=hint)
         load_key(block.der)
     except AttestationError as error:
-        raise ConfigurationError(text_owner.unusable_key(path, error.message), code="owner_key") from error
+        if error.code == "unreadable":
+            raise
+        hint = error.hint if error.code == "owner_key" else ""
+        raise ConfigurationError(text_owner.unusable_key(path, error.message), code="owner_key", hint=hint) from error
     return block.der

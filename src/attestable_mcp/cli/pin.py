@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attestable_mcp.appraise.policy import Policy
-from attestable_mcp.cli import text, text_pins
+from attestable_mcp.cli import text, text_offer, text_pins
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, existing_path
 from attestable_mcp.cli.gate import add_meeting, gate_of
 from attestable_mcp.cli.output import refuse_overwrite, write_file
@@ -83,12 +83,13 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
     if not genuine.admitted:
         show(terminal, genuine)
         return genuine.exit_code
+    offer = _offer(url, gate, peer.commitments.manifest, arguments.timeout)
     written = policy_toml(
         genuine,
         source=url,
         anchors=policy.trust.anchors,
         endorsements=policy.trust.endorsements,
-        offer=_offer(url, gate, peer.commitments.manifest, arguments.timeout),
+        offer=offer,
     )
     result = meet(url, gate_of(arguments, Policy.from_toml(written, "pinned policy")), arguments.timeout)
     result = replace(result, not_proven=(*result.not_proven, text.PINNED_ON_FIRST_USE))
@@ -96,6 +97,8 @@ def _write_policy(arguments: Arguments, terminal: Terminal) -> int:
         show(terminal, result)
         return result.exit_code
     _hand_over(written, result, arguments, terminal)
+    if not offer.document:
+        terminal.say(text_offer.OFFER_UNREAD if offer.committed else text_offer.NO_OFFER)
     return result.exit_code
 
 

@@ -12,7 +12,16 @@ from attestable_mcp.appraise.platforms import IDENTITIES, identities
 from attestable_mcp.bind.deployment import key_hash, spki_of
 from attestable_mcp.bind.platforms import open_platforms, sign_platforms
 from attestable_mcp.cli import text, text_platforms
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_timeout, add_trust, existing_path
+from attestable_mcp.cli.command import (
+    TRUST,
+    Arguments,
+    Parser,
+    UsageError,
+    add_timeout,
+    add_trust,
+    demand_use,
+    existing_path,
+)
 from attestable_mcp.cli.output import refuse_overwrite, write_file
 from attestable_mcp.cli.ownerkey import read_private
 from attestable_mcp.cli.report import show
@@ -51,10 +60,9 @@ def _days(value: str) -> int:
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Do it. Raises: the AttestationError family."""
-    if arguments.action != "add" and arguments.source:
-        raise UsageError(f"{arguments.source!r}: {text_platforms.UNKNOWN_OPTION}", hint=_HINT)
-    actions = {"sign": _sign, "show": _show, "add": _add}
-    return actions[arguments.action](arguments, terminal)
+    action, used = _ACTIONS[arguments.action]
+    demand_use(arguments, "platforms", used)
+    return action(arguments, terminal)
 
 
 # --- sign -------------------------------------------------------------------------------------------------------------
@@ -192,3 +200,11 @@ def _append(path: Path, found: dict[str, str], note: str) -> bool:
         raise ConfigurationError(text.cannot_write(path, error.strerror or str(error)), code="unwritable") from error
     _read_list(path)  # what is written can be read
     return True
+
+
+_ACTIONS = {
+    "sign": (_sign, frozenset({"file", "key", "passphrase_file", "days", "output", "force"})),
+    "show": (_show, frozenset({"file"})),
+    "add": (_add, TRUST | {"file", "source", "note", "timeout"}),
+}
+"""Each action, and which arguments it reads."""

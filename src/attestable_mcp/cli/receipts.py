@@ -13,7 +13,16 @@ from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.audit import audit
 from attestable_mcp.bind.receipt import Receipt, read, receipt_hash, request_digest, result_digest
 from attestable_mcp.cli import text, text_offer
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, add_trust, existing_path, moment
+from attestable_mcp.cli.command import (
+    TRUST,
+    Arguments,
+    Parser,
+    UsageError,
+    add_trust,
+    demand_use,
+    existing_path,
+    moment,
+)
 from attestable_mcp.cli.output import refuse_overwrite, write_parts
 from attestable_mcp.cli.source import read_file
 from attestable_mcp.cli.terminal import Terminal, printable
@@ -45,7 +54,9 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Arguments, terminal: Terminal) -> int:
     """Do the action; `verify` ends with the worst verdict, `show` with 2 where the JSON is of something else."""
-    return _ACTIONS[arguments.action](arguments, terminal)
+    action, used = _ACTIONS[arguments.action]
+    demand_use(arguments, "receipts", used)
+    return action(arguments, terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,4 +314,11 @@ def _export(arguments: Arguments, terminal: Terminal) -> int:
     return 0
 
 
-_ACTIONS = {"list": _list, "show": _show, "verify": _verify, "export": _export}
+_READS = frozenset({"which", "store"})
+_ACTIONS = {
+    "list": (_list, _READS),
+    "show": (_show, _READS | {"request", "result"}),
+    "verify": (_verify, _READS | TRUST | {"at"}),
+    "export": (_export, _READS | {"output", "force"}),
+}
+"""Each action, and which arguments it reads."""

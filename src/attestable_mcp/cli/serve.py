@@ -15,7 +15,7 @@ import anyio
 
 from attestable_mcp.cli import text, text_connect, text_offer, text_owner
 from attestable_mcp.cli.advice import advice
-from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, listen_address, seconds
+from attestable_mcp.cli.command import Arguments, Parser, UsageError, existing_path, host_name, listen_address, seconds
 from attestable_mcp.cli.logs import TALK, add_logs, start_log
 from attestable_mcp.cli.telemetry import telemetry
 from attestable_mcp.cli.terminal import Terminal
@@ -43,7 +43,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--allow-env", metavar="NAME", action="append", default=[], help=text.HELP_ALLOW_ENV)
     add_deployment(parser)
     add_manifest(parser)
-    parser.add_argument("--host", metavar="NAME", action="append", default=[], help=text.HELP_HOST)
+    parser.add_argument("--host", metavar="NAME", type=host_name, action="append", default=[], help=text.HELP_HOST)
     parser.add_argument("--drain", metavar="SECONDS", type=seconds, default=DRAIN_SECONDS, help=text_connect.HELP_DRAIN)
     add_health(parser)
     add_sessions(parser)

@@ -40,7 +40,7 @@ def open_source(word: str) -> Address | Stored:
         raise UsageError(text.EMPTY_PATH, hint=text.READ_HINT)
     if "://" in word:
         return Address(url=address(word))
-    return Stored(name=word, data=_read_stdin() if word == "-" else read_file(Path(word), CAP))
+    return Stored(name=word, data=_read_stdin() if word == "-" else read_file(Path(word), CAP, hint=text.READ_HINT))
 
 
 def address(word: str) -> str:
@@ -57,19 +57,19 @@ def address(word: str) -> str:
     return word
 
 
-def read_file(path: Path, cap: int) -> bytes:
+def read_file(path: Path, cap: int, *, hint: str = "") -> bytes:
     """The whole file if it has 1 to `cap` bytes; never waits for a pipe's writer. Raises: ConfigurationError."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as stream:
             mode = os.fstat(stream.fileno()).st_mode
             if stat.S_ISDIR(mode):
-                raise ConfigurationError(text.is_directory(path), code="unreadable", hint=text.READ_HINT)
+                raise ConfigurationError(text.is_directory(path), code="unreadable", hint=hint)
             data = stream.read(cap + 1)
     except IsADirectoryError as error:
-        raise ConfigurationError(text.is_directory(path), code="unreadable", hint=text.READ_HINT) from error
+        raise ConfigurationError(text.is_directory(path), code="unreadable", hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _unreadable(path, error) from error
-    return _sized(data or b"", path, cap)
+        raise _unreadable(path, error, hint) from error
+    return _sized(data or b"", path, cap, hint)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -80,19 +80,19 @@ def _read_stdin() -> bytes:
     if sys.stdin is None:
         raise ConfigurationError(text.unreadable("stdin", os.strerror(errno.EBADF)), code="unreadable")
     try:
-        return _sized(sys.stdin.buffer.read(CAP + 1), "stdin", CAP)
+        return _sized(sys.stdin.buffer.read(CAP + 1), "stdin", CAP, text.READ_HINT)
     except OSError as error:
-        raise _unreadable("stdin", error) from error
+        raise _unreadable("stdin", error, text.READ_HINT) from error
 
 
-def _sized(data: bytes, name: object, cap: int) -> bytes:
+def _sized(data: bytes, name: object, cap: int, hint: str) -> bytes:
     if not data:
-        raise ConfigurationError(text.empty_file(name), code="empty_file", hint=text.READ_HINT)
+        raise ConfigurationError(text.empty_file(name), code="empty_file", hint=hint)
     if len(data) > cap:
-        raise ConfigurationError(text.too_large(name, cap), code="too_large", hint=text.READ_HINT)
+        raise ConfigurationError(text.too_large(name, cap), code="too_large", hint=hint)
     return data
 
 
-def _unreadable(name: object, error: Exception) -> ConfigurationError:
+def _unreadable(name: object, error: Exception, hint: str) -> ConfigurationError:
     reason = getattr(error, "strerror", None) or str(error)
-    return ConfigurationError(text.unreadable(name, reason), code="unreadable", hint=text.READ_HINT)
+    return ConfigurationError(text.unreadable(name, reason), code="unreadable", hint=hint)

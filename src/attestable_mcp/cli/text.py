@@ -288,6 +288,11 @@ def not_a_time(value: str) -> str:
     return f"{value!r} is not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"
 
 
+def not_a_host(value: str) -> str:
+    """Not a name by which clients could meet a server."""
+    return f"{value!r} is not a host: wanted a name or an address, such as mcp.example, with no scheme and no port"
+
+
 def not_seconds(value: str) -> str:
     """For `--timeout`."""
     return f"{value!r} is not a number of seconds above 0 and up to 86400"
@@ -347,6 +352,19 @@ def exists(path: object) -> str:
 
 
 EXISTS_HINT = "compare the two files first; --force overwrites"
+_POSITIONAL = {"source": "SOURCE", "which": "WHICH", "file": "FILE"}
+
+
+def option(name: str) -> str:
+    """How an argument is called on the command line."""
+    return _POSITIONAL.get(name, f"--{name.replace('_', '-')}")
+
+
+def no_use(action: str, seen: str, used: list[str]) -> str:
+    """An option of the verb that means nothing to this action of it."""
+    return f"{action}: has no use for {seen}; wanted {', '.join(used) or 'nothing more'}"
+
+
 READ_HINT = "a SOURCE is an https URL, or a file that holds a certificate (PEM or DER) or a quote"
 
 

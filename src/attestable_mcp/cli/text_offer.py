@@ -48,10 +48,30 @@ def counted(counts: dict[str, int], digest: str) -> str:
 def no_manifest(source: str) -> str:
     """`serve` found nothing that it could commit to. `source` is what `manifest` takes for the same server."""
     return (
-        "the server lists nothing to a session without credentials, so its evidence commits to no manifest, and "
-        'clients refuse it unless their policy says [manifest] mode = "uncommitted". To commit to what it lists to a '
-        f'session with credentials: "{_PROGRAM} manifest -o FILE --header-env Authorization=VARIABLE {source}", then '
+        "nothing that the server lists could be read, so its evidence commits to no manifest, and clients refuse it "
+        'unless their policy says [manifest] mode = "uncommitted". A server that was not up yet is listed when the '
+        "first call reaches it. One that lists nothing without credentials needs a manifest that was made with them: "
+        f'"{_PROGRAM} manifest -o FILE --header-env Authorization=VARIABLE {source}", then '
         "serve it with --manifest FILE"
+    )
+
+
+NO_OFFER = (
+    "its evidence commits to no manifest: the policy takes whatever tools it lists first. If it should list some, "
+    "look at the server's log, and pin it anew"
+)
+OFFER_UNREAD = (
+    "its tools could not be listed to us: the policy holds their digest alone, so a change is refused, but no "
+    "difference can be shown"
+)
+
+
+def unruled(kind: str, name: str, close: list[str]) -> str:
+    """A rule about a name that the server does not list: a typing error leaves the real one open to every client."""
+    meant = f"; close to it: {', '.join(close)}" if close else ""
+    return (
+        f"the clients' policy has a rule for {kind} {name!r}, and the server lists none of that name{meant}. What no "
+        "rule is about is for every client that is served"
     )
 
 

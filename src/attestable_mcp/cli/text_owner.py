@@ -94,9 +94,20 @@ def granted(name: str, serial: int, until: str) -> str:
     return f"granted {name!r}, serial {serial}, until {until}"
 
 
+UNCOMPARED = "nobody compared the code that holds it: --policy FILE grants to code that you named"
+
+
 def revoked(name: str, number: int) -> str:
     """A list was signed."""
     return f"revocation list {number} of {name!r}"
+
+
+WANTED_PUBLIC_HINT = "give owner.pub; the private key stays off the server"
+
+
+def wanted_public(seen: str) -> str:
+    """The private key was given, or something else."""
+    return f"wanted a PUBLIC KEY block, seen {seen}"
 
 
 def unusable_key(path: object, reason: str) -> str:

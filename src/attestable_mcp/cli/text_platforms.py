@@ -11,7 +11,6 @@ HELP_NOTE = "add: a word on the machine, such as where it stands"
 HELP_OUTPUT = "sign: write the signed list to this file, else to stdout"
 HELP_LOCKED = "sign: the file with the passphrase of the key"
 
-UNKNOWN_OPTION = "that belongs to another action"
 NO_SOURCE = "add: which server or evidence? Give a SOURCE after the list"
 NO_OUTPUT_KEY = "sign: name the private key with --key"
 NOT_A_LIST = 'wanted name = "..." and [[platform]] tables with ppid, piid or chip_id'

@@ -213,7 +213,7 @@ def _upstream(text: str, *, remote: bool) -> Upstream:
     if not remote and not is_loopback(host):
         raise _fault(
             f"URL of host {host!r}: wanted a server on this machine (127.0.0.1, ::1, localhost)",
-            hint="attestation here says nothing of another machine; to relay to one all the same, say so explicitly",
+            hint="attestation here says nothing of another machine: run `serve` on that machine, inside its TEE",
         )
     return Upstream(origin=f"{parts.scheme}://{in_url(host)}{f':{port}' if port else ''}", path=parts.path or "/mcp")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import sys
@@ -99,10 +100,20 @@ def listen(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
     except (OSError, OverflowError) as error:
         sock.close()
-        raise ConfigurationError(
-            f"listen address {host}:{port}: {error}", hint="another program may have the port; 0 takes a free one"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return sock
+
+
+def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> ConfigurationError:
+    hints = {
+        errno.EADDRINUSE: "another program has the port; 0 takes a free one",
+        errno.EADDRNOTAVAIL: "wanted an address of this machine; 0.0.0.0 stands for all that it has",
+        errno.EACCES: "ports below 1024 are mostly for the system: take a higher one, or allow this user to have it",
+    }
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    hint = hints.get(number or 0, "another program may have the port; 0 takes a free one")
+    return ConfigurationError(f"listen address {in_url(host)}:{port}: {reason}", hint=hint)
 
 
 class PlainServer:

@@ -164,6 +164,7 @@ def advised(holder=None, manifest=None, **given):
     from attestable_mcp.cli.advice import advice
 
     options = {"deployment_request": None, "grant": None, "host": [], "no_manifest": False, "command": None}
+    options |= {"clients_policy": None}
     running = Namespace(origin="https://127.0.0.1:8443", manifest=manifest)
     return list(advice(running, holder, Namespace(**{**options, "target": "my:app", **given})))
 
@@ -186,6 +187,20 @@ def test_a_server_that_lists_nothing_is_told_how_its_lists_are_written_down():
     assert "VARIABLE -- python 'my server.py'" in told
     assert advised(no_manifest=True) == []
     assert advised(manifest=object()) == []
+
+
+def test_rules_about_tools_that_the_server_does_not_list_are_told(tmp_path):
+    """A typing error in the name leaves the tool that was meant to every client."""
+    from attestable_mcp.mcp.manifest import of_lists
+
+    path = tmp_path / "clients.toml"
+    rules = "".join(f'[[tool]]\nname = "{name}"\nallow = [{{ attested = true }}]\n' for name in ("wip", "w*", "zzz"))
+    path.write_text(f'clients = "optional"\n[policy]\nmrenclave = "{"01" * 32}"\n{rules}')
+    lists = {"tools": [{"name": "wipe", "inputSchema": {}}, {"name": "add", "inputSchema": {}}]}
+    first, second = advised(manifest=of_lists(lists), clients_policy=path)
+    assert "a rule for tool 'wip', and the server lists none of that name; close to it: wipe." in first
+    assert "a rule for tool 'zzz', and the server lists none of that name. What" in second
+    assert advised(manifest=of_lists({}), clients_policy=path) == []
 
 
 def test_the_lists_of_a_server_that_wants_credentials_are_written_down(tmp_path, monkeypatch, capsys):

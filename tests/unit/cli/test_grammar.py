@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from attestable_mcp.cli import text
-from attestable_mcp.cli.command import UsageError, listen_address, moment
+from attestable_mcp.cli.command import UsageError, host_name, listen_address, moment
 from attestable_mcp.cli.main import VERBS
 from attestable_mcp.cli.toolargs import tool_arguments
 
@@ -56,6 +56,16 @@ WRONG = [
     ("serve",),
     ("serve", "x:y", "--", "cat"),
     ("serve", "x:y", "--listen", "nowhere"),
+    ("serve", "x:y", "--host", "https://mcp.example"),
+    ("serve", "x:y", "--host", "mcp.example:8443"),
+    ("serve", "x:y", "--host", "my host"),
+    ("owner", "init", "-o", "mine.pem"),
+    ("owner", "init", "--key", "mine.pem"),
+    ("owner", "show", "grant.pem", "--days", "2"),
+    ("receipts", "list", "--at", "2026-01-31T12:00:00Z"),
+    ("receipts", "verify", "-o", "calls"),
+    ("platforms", "show", "list.pem", "--key", "owner.pem"),
+    ("platforms", "sign", "list.toml", "quote.bin", "--key", "owner.pem"),
     ("completion", "tcsh"),
     ("inspect",),
 ]
@@ -82,6 +92,25 @@ def test_with_json_a_wrong_command_line_is_one_object_with_the_contracts_keys(cl
     assert set(answer["error"]) == {"code", "message", "hint"}
     assert answer["error"]["code"] != "internal"
     assert answer["error"]["message"]
+
+
+def test_an_option_that_the_action_does_not_read_is_named_and_never_passed_over(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = cli("owner", "init", "-o", "safe/mine.pem")
+    assert "owner init: has no use for --output; wanted --algorithm, " in ended.err
+    assert list(tmp_path.iterdir()) == []
+    assert "owner show: has no use for --danger-accept-simulated" in cli(
+        "owner", "show", "x", "--danger-accept-simulated"
+    ).err  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["mcp.example", "my_service", "10.0.0.1", "[::1]", "::1", "bücher.example"])
+def test_hosts_are_names_and_addresses(value):
+    assert host_name(value) == value.strip("[]")
+
+
+def test_call_wants_a_tool_and_nothing_more(cli):
+    assert "are required: TOOL\n" in cli("call", "https://host/").err
 
 
 def test_a_misspelt_verb_is_told_its_neighbour(cli):

@@ -141,6 +141,7 @@ def test_a_running_server_is_granted_pinned_and_told_from_a_copy(cli, owner, tmp
         asked = ("--genuine-only", "--danger-accept-simulated", "--timeout", "30")
         granted = cli("owner", "grant", url, "--name", "prod", *asked, "-o", "grant.pem", "--json")
         assert (granted.code, granted.json()["grant"]["hosts"]) == (4, ["127.0.0.1"])
+        assert "nobody compared the code that holds it" in granted.err
         time.sleep(1.1)  # the server looks at its files once a second
         pinned = cli("pin", url, "--danger-accept-simulated", "-o", "policy.toml", "--json")
         assert pinned.code == 0, pinned.err
@@ -152,6 +153,11 @@ def test_a_running_server_is_granted_pinned_and_told_from_a_copy(cli, owner, tmp
         refused = cli("verify", url, "--policy", "other.toml", "--json")
         assert (refused.code, refused.json()["error"]["code"]) == (2, "wrong_deployment")
         assert refused.json()["deployment"]["owner"] == owner
+        elsewhere = cli("verify", url.replace("127.0.0.1", "localhost"), "--policy", "policy.toml", "--json").json()
+        assert "deployment.hosts: wanted localhost, seen 127.0.0.1" in elsewhere["error"]["message"]
+        assert "name its host in [deployment]" in elsewhere["error"]["hint"]
+        nowhere = cli("call", url.replace("/mcp", "/nowhere"), "add", "--policy", "policy.toml", "--json")
+        assert (nowhere.code, nowhere.json()["error"]["code"]) == (1, "mcp_error")  # admitted: nothing was refused
     finally:
         child.terminate()
         child.communicate(timeout=20)
@@ -159,4 +165,12 @@ def test_a_running_server_is_granted_pinned_and_told_from_a_copy(cli, owner, tmp
 
 def test_serve_wants_an_existing_key(cli, owner):
     ended = cli("serve", "x:y", "--owner", "nobody.pub")
-    assert (ended.code, "nobody.pub" in ended.err) == (1, True)
+    assert (ended.code, ended.err.count("nobody.pub")) == (1, 1)
+    private = cli("serve", "x:y", "--owner", "owner.pem")
+    assert "wanted a PUBLIC KEY block, seen PRIVATE KEY" in private.err
+    assert "give owner.pub" in private.err
+
+
+def test_a_missing_key_is_told_as_a_file_and_not_as_a_source(cli, owner, request_file):
+    ended = cli("owner", "grant", "request.pem", *ASKED, "--key", "nowhere.pem")
+    assert (ended.code, "a SOURCE is" in ended.err, "Check the path" in ended.err) == (1, False, True)
