@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# What is compiled once serves every worker and every program that the tests start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check unit integration swtpm test-slow soak mcpb conformance bench format lock clean
 
