@@ -6,7 +6,6 @@ notes what reaches it, or a process that says whom it was told of.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from attestable_mcp import serve
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.mcp.gate import make_gate
 from attestable_mcp.tls.client import origin_of
+from attestable_mcp.tls.listening import PlainServer
 from attestable_mcp.tls.streams import AsyncBackend
 
 pytestmark = pytest.mark.anyio
@@ -82,15 +81,8 @@ async def behind() -> AsyncIterator[tuple[str, list[tuple[str, str, dict[str, st
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp", seen
-    finally:
-        server.should_exit = True
-        await task
+    async with PlainServer(app, "127.0.0.1", 0) as server:
+        yield f"{server.url}/mcp", seen
 
 
 async def send(url: str, head: str, body: bytes, measured: bytes | None = REPORTS) -> str:
