@@ -83,6 +83,8 @@ class Limits:
     """Sessions of the handshake era of any other server."""
     mcp_session_spare_seconds: float = 300.0
     """A session that was not used for so long ends where all are taken and its own client wants another."""
+    resource_uri: int = 8192
+    """Characters of a resource's URI that rules are held against."""
     mcp_owners: int = 16384
     """Sessions whose owner a server remembers, so that no other client takes them over."""
     mcp_session_idle_seconds: float = 1800.0

@@ -340,7 +340,7 @@ class Counting:
 
 
 def test_c14_sessions_without_end_do_not_make_the_owner_of_anothers_forgotten() -> None:
-    owners = Owners(most=4)
+    owners: Owners[bytes, str] = Owners(most=4)
     owners.put(b"mine", "key", "client key")
     for number in range(20):
         owners.put(b"%d" % number, "", "192.0.2.1")

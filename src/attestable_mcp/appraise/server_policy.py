@@ -1,4 +1,4 @@
-"""Which clients a server accepts, and which of them may list and call which tool.
+"""Which clients a server accepts, and which of them may see and use which tool, prompt and resource.
 
     clients = "required"                 # "none", "optional" or "required"
 
@@ -8,7 +8,12 @@
     name = "transfer"                    # or a pattern such as "delete_*"
     allow = [{ client = "billing" }, { deployment = "prod", token_sha256 = "…" }]
 
-Of the entries of `allow` one has to hold whole. A tool that no table names is for every client that is admitted.
+    [[prompt]]                           # likewise
+    [[resource]]
+    uri = "ledger://accounts/*"          # held against every reading of a URI (appraise.uris)
+    allow = [{ attested = true }]
+
+Of the entries of `allow` one has to hold whole. What no table names is for every client that is admitted.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,11 +33,21 @@ from attestable_mcp.appraise.identity import measurements
 from attestable_mcp.appraise.lines import key_lines
 from attestable_mcp.appraise.policy import Places, Policy
 from attestable_mcp.appraise.reading import Section, load_text, policy_of, syntax
+from attestable_mcp.appraise.uris import folded_pattern, may_lead_to, readings
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Caller
 
 Mode = Literal["none", "optional", "required"]
+Kind = Literal["tool", "prompt", "resource"]
 MODES = ("none", "optional", "required")
+_KEYS: Mapping[Kind, str] = {"tool": "name", "prompt": "name", "resource": "uri"}
+"""By what each kind is named, in the policy as in MCP."""
+_EXAMPLES: Mapping[Kind, str] = {
+    "tool": '"transfer", or a pattern such as "delete_*"',
+    "prompt": '"payroll", or a pattern such as "hr_*"',
+    "resource": '"ledger://accounts/7", or a pattern such as "ledger://accounts/*"',
+}
+_PLAINLY = "Write it plainly: no fragment, no . or .. as a segment, * for a {part}, no sign of patterns behind a %."
 _HASHES = ("deployment_key", "token_sha256")
 
 
@@ -96,8 +112,8 @@ def _is_token(token: str | None, wanted: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolRule:
-    """Who may list and call the tools whose name is, or matches, `name`.
+class Rule:
+    """Who may see and use what has this name or URI, or one that matches it (`*` and `?`).
 
     Raises:
         ConfigurationError: No name, or no entry.
@@ -125,7 +141,9 @@ class ServerPolicy:
 
     clients: Mode = "none"
     policy: Policy | None = None
-    tools: tuple[ToolRule, ...] = ()
+    tools: tuple[Rule, ...] = ()
+    prompts: tuple[Rule, ...] = ()
+    resources: tuple[Rule, ...] = ()
     again: float | None = None
     name: str = "clients"
 
@@ -136,23 +154,33 @@ class ServerPolicy:
             raise PolicyFault("nothing says which clients are accepted", "clients", hint="Add a [policy] table.")
         if self.policy is not None and self.policy.trust.freshness != "connection":
             raise PolicyFault('a client proves itself live: wanted freshness = "connection"', "trust", "freshness")
-        names = [rule.name for rule in self.tools]
-        for index, rule in enumerate(self.tools):
-            if rule.name in names[:index]:
-                raise PolicyFault(f"{rule.name!r} has a table already", "tool", index, "name")
-            for entry in rule.allow:
-                self._reachable(entry, index)
+        if self.again is not None and self.again <= 0:
+            raise PolicyFault(f"wanted a time above 0, seen {self.again:g}", "again")
+        for kind in _KEYS:
+            self._consistent(kind)
 
-    def _reachable(self, entry: Allow, index: int) -> None:
+    def _consistent(self, kind: Kind) -> None:
+        seen: set[str] = set()
+        for index, rule in enumerate(self.rules(kind)):
+            meant = folded_pattern(rule.name) if kind == "resource" else rule.name
+            if meant is None:
+                raise PolicyFault(f"{rule.name!r} can be read in more than one way", kind, index, "uri", hint=_PLAINLY)
+            if meant in seen:
+                raise PolicyFault(f"{rule.name!r} has a table already", kind, index, _KEYS[kind])
+            seen.add(meant)
+            for entry in rule.allow:
+                self._reachable(entry, kind, index)
+
+    def _reachable(self, entry: Allow, kind: Kind, index: int) -> None:
         """A condition that no client can ever meet is a mistake, not a rule."""
         wants = [word for word in _WORDS if getattr(entry, word) is not None and word != "token_sha256"]
         if (wants or entry.attested) and self.clients == "none":
-            raise PolicyFault('clients = "none": nobody proves anything', "tool", index, "allow")
+            raise PolicyFault('clients = "none": nobody proves anything', kind, index, "allow")
         labels = {release.label for release in self.policy.rules.releases} if self.policy else set()
         if entry.client is not None and entry.client not in labels:
-            raise PolicyFault(f"no [[policy.accept]] table is named {entry.client!r}", "tool", index, "allow")
+            raise PolicyFault(f"no [[policy.accept]] table is named {entry.client!r}", kind, index, "allow")
         if (entry.deployment or entry.deployment_key) and (self.policy is None or self.policy.deployment is None):
-            raise PolicyFault("a deployment means something only under an owner", "tool", index, "allow",
+            raise PolicyFault("a deployment means something only under an owner", kind, index, "allow",
                               hint="Add a [deployment] table with the owner's key.")  # fmt: skip
 
     @classmethod
@@ -165,15 +193,47 @@ class ServerPolicy:
         """Read a server's policy file (UTF-8 TOML). Raises: ConfigurationError."""
         return read_server_policy(load_text(Path(path)), Path(path).name, Path(path).parent)
 
-    def rule(self, tool: str) -> ToolRule | None:
-        """The table about this tool: the one of its very name, else the first pattern that it matches."""
-        exact = next((rule for rule in self.tools if rule.name == tool), None)
-        return exact or next((rule for rule in self.tools if fnmatchcase(tool, rule.name)), None)
+    @property
+    def reserves(self) -> bool:
+        """Is anything kept from some of the clients?"""
+        return bool(self.tools or self.prompts or self.resources)
 
-    def allows(self, tool: str, caller: Caller | None, token: str | None) -> bool:
-        """May this client list and call the tool?"""
-        rule = self.rule(tool)
-        return rule is None or any(entry.holds(caller, token) for entry in rule.allow)
+    def rules(self, kind: Kind) -> tuple[Rule, ...]:
+        """The tables of one kind."""
+        return {"tool": self.tools, "prompt": self.prompts, "resource": self.resources}[kind]
+
+    def allows(self, kind: Kind, name: str, caller: Caller | None, token: str | None) -> bool:
+        """May this client see and use the tool or prompt of this name, or the resource of this URI?
+
+        A URI that could be taken for several is for those who may use all of them; one without a reading for nobody.
+        """
+        rules = self.rules(kind)
+        if not rules:
+            return True
+        plain = {rule.name: rule for rule in rules}
+        if kind != "resource":
+            return _open(_about(name, plain), caller, token)
+        folded = {folded_pattern(rule.name) or "*": rule for rule in rules}
+        found = [_about(form, folded if nth else plain, sets=False) for nth, form in enumerate(readings(name))]
+        return bool(found) and all(_open(rule, caller, token) for rule in found)
+
+    def allows_below(self, template: str, caller: Caller | None, token: str | None) -> bool:
+        """May this client learn which resources a URI template leads to?"""
+        return all(
+            _open(rule, caller, token)
+            for rule in self.resources
+            if may_lead_to(template, folded_pattern(rule.name) or "*")
+        )
+
+
+def _about(name: str, rules: Mapping[str, Rule], *, sets: bool = True) -> Rule | None:
+    """The rule with this very name, else the first whose pattern it matches; `sets`: brackets are sets."""
+    matching = (rule for p, rule in rules.items() if fnmatchcase(name, p if sets else p.replace("[", "[[]")))
+    return rules.get(name) or next(matching, None)
+
+
+def _open(rule: Rule | None, caller: Caller | None, token: str | None) -> bool:
+    return rule is None or any(entry.holds(caller, token) for entry in rule.allow)
 
 
 def read_server_policy(text: str, name: str, base: Path | None = None) -> ServerPolicy:
@@ -189,21 +249,22 @@ def read_server_policy(text: str, name: str, base: Path | None = None) -> Server
     values: dict[str, Any] = {"clients": root.text("clients"), "again": root.seconds("again")}
     if values["clients"] is None:
         raise root.fail("clients is missing", hint=f"clients = one of {', '.join(MODES)}")
-    tools = tuple(_tool(section) for section in root.sections("tool"))
+    rules = {f"{kind}s": tuple(_rule(each, kind) for each in root.sections(kind)) for kind in _KEYS}
     judged = policy_of(root, name, base, places) if "policy" in root.left else None
     root.finish()
-    return root.build(ServerPolicy, policy=judged, tools=tools, name=name, **values)
+    return root.build(ServerPolicy, policy=judged, name=name, **rules, **values)
 
 
-def _tool(section: Section) -> ToolRule:
-    name = section.text("name")
+def _rule(section: Section, kind: Kind) -> Rule:
+    key = _KEYS[kind]
+    name = section.text(key)
     if name is None:
-        raise section.fail("name is missing", hint='name = "transfer", or a pattern such as "delete_*"')
+        raise section.fail(f"{key} is missing", hint=f"{key} = {_EXAMPLES[kind]}")
     entries = tuple(_allow(entry) for entry in section.sections("allow"))
     section.finish()
     if not entries:
         raise section.fail("allow is missing", hint='allow = [{ client = "billing" }]')
-    return section.build(ToolRule, name=name, allow=entries)
+    return section.build(Rule, name=name, allow=entries)
 
 
 def _allow(section: Section) -> Allow:

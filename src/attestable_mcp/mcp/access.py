@@ -1,23 +1,20 @@
-"""Which client may list and call which tool, decided before the server behind sees a byte of the call.
+"""Which client may see and use which tool, prompt and resource, decided before the server behind sees a byte of it.
 
 ASGI middleware in front of any server that speaks streamable HTTP, of either era. It reads requests more strictly than
 servers do: what two readers could take differently (a key twice, or in another case, another encoding) is refused, so
-that no call can be smuggled past it. Answers that list tools lose those that are not for this client.
+that no call can be smuggled past it. Answers that list things lose those that are not for this client.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import Any, NoReturn
 
 from attestable_mcp.appraise.server_policy import ServerPolicy
-from attestable_mcp.errors import AttestationError
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp import asgi, headers, rpc
+from attestable_mcp.mcp import asgi, rpc, strictly
 from attestable_mcp.mcp.answers import Answers, Replay
 from attestable_mcp.mcp.caller import CALLER_KEY, STATE_KEY
-from attestable_mcp.mcp.manifest import META_KEY, TOOLS, item_digest, name_of
+from attestable_mcp.mcp.reserved import Reserved, Seen, Shown, about, refusal
 from attestable_mcp.mcp.sessions import Owners, holder_of
 from attestable_mcp.mcp.witness import HEAD_PATH, Witness
 from attestable_mcp.rats import Caller
@@ -25,14 +22,7 @@ from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.clients import ClientGate
 
-NOT_ALLOWED = -32014
-"""JSON-RPC error code: the tool is not for this client; nothing was run."""
 SESSION = b"mcp-session-id"
-_MESSAGE_KEYS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
-_PARAMS_KEYS = frozenset({"name", "arguments", "_meta"})
-_OWN = CALLER_KEY.encode()
-_FILLING = b" \t\r\n\0\xef\xbb\xbf\xfe\xff"
-"""White space, NULs, and the bytes of byte order marks: what may stand before a message in one encoding or another."""
 
 
 class Access:
@@ -48,10 +38,11 @@ class Access:
     ) -> None:
         self._app = app
         self._heads = isinstance(app, Witness)  # which answers that path; nobody else may hear what comes there unseen
-        self._policy = policy or ServerPolicy()
+        policy = policy or ServerPolicy()
+        self._reserved = Reserved(policy) if policy.reserves else None
         self._clients = clients
         self._max_body = max_body
-        self._owners = Owners()
+        self._owners: Owners[bytes, str] = Owners()
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI entry."""
@@ -60,13 +51,14 @@ class Access:
             return
         caller = self._caller(scope)
         scope = {**scope, "state": {**scope.get("state", {}), STATE_KEY: caller}}
+        seen = Seen(caller, _bearer(scope), holder_of(scope))
         if self._clients is not None:
-            if not self._owns(scope, caller):
+            if not self._owns(scope, seen):
                 await asgi.reply_json(send, 404, rpc.error(None, rpc.INVALID_REQUEST, "session not found"))
                 return
-            send = self._noting(send, caller, holder_of(scope))
-        if self._policy.tools:
-            await self._guarded(scope, receive, send, caller)
+            send = self._noting(send, seen)
+        if self._reserved is not None:
+            await self._guarded(self._reserved, seen, scope, receive, send)
         elif scope["method"] == "POST":
             await self._stripped(scope, receive, send)
         else:
@@ -78,17 +70,17 @@ class Access:
 
     # --- sessions of the handshake era belong to whoever opened them -----------------------------------------------
 
-    def _owns(self, scope: asgi.Scope, caller: Caller | None) -> bool:
+    def _owns(self, scope: asgi.Scope, seen: Seen) -> bool:
         """A session that nobody was seen to open belongs to nobody: its client opens another."""
         session = asgi.header(scope, SESSION)
-        return session is None or self._owners.get(session.encode("latin-1")) == _identity(caller)
+        return session is None or self._owners.get(session.encode("latin-1")) == seen.identity
 
-    def _noting(self, send: asgi.Send, caller: Caller | None, holder: str) -> asgi.Send:
+    def _noting(self, send: asgi.Send, seen: Seen) -> asgi.Send:
         async def noted(message: asgi.Message) -> None:
             if message["type"] == "http.response.start":
                 for key, value in message.get("headers", ()):
                     if bytes(key).lower() == SESSION and self._owners.get(bytes(value)) is None:
-                        self._owners.put(bytes(value), _identity(caller), holder)
+                        self._owners.put(bytes(value), seen.identity, seen.holder)
             await send(message)
 
         return noted
@@ -96,26 +88,29 @@ class Access:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _stripped(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        """Without rules for tools: only what a client may not say of itself is taken out."""
+        """Without rules: only what a client may not say of itself is taken out."""
         replay = Replay(receive)
         body = await replay.read(self._max_body)
-        if _may_name_a_caller(body):
-            message, problem = _read(body)
-            if problem is not None and _is_json(scope, body):
+        if strictly.may_name_a_caller(body):
+            message, problem = strictly.read(body)
+            if problem is not None and strictly.is_json(scope, body):
                 await asgi.reply_json(send, 400, rpc.error(None, rpc.INVALID_REQUEST, problem))
                 return
-            if _strip(message):
+            if strictly.strip(message):
                 body = rpc.dump(message)
                 replay = Replay(_once(body, receive))
                 scope = _resized(scope, len(body))
         await self._app(scope, replay.receive, send)
 
-    async def _guarded(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, caller: Caller | None) -> None:
-        token = _bearer(scope)
-        plain = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"]}
-        answers = Answers(_Plain(send).send, _Filter(self._policy, caller, token), _nothing).send
+    async def _guarded(
+        self, reserved: Reserved, seen: Seen, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send
+    ) -> None:
+        plain: asgi.Scope = {
+            **scope,
+            "headers": [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"],
+        }
         if scope["method"] != "POST":
-            await self._app(plain, receive, answers)
+            await self._app(plain, receive, _answers(send, Shown(reserved, seen)))
             return
         if any(_encodes(pair) for pair in scope["headers"]):
             await asgi.reply_text(send, 415, "wanted a request body that is not encoded\n")
@@ -127,40 +122,35 @@ class Access:
         except asgi.TooLarge:
             await asgi.reply_text(send, 413, f"wanted at most {self._max_body} bytes\n")
             return
-        await self._checked(plain, body, receive, answers, caller, token)
-
-    async def _checked(
-        self,
-        scope: asgi.Scope,
-        body: bytes,
-        receive: asgi.Receive,
-        send: asgi.Send,
-        caller: Caller | None,
-        token: str | None,
-    ) -> None:
-        message, problem = _read(body)
-        if problem is not None and _is_json(scope, body):
-            await asgi.reply_json(send, 400, rpc.error(None, rpc.INVALID_REQUEST, problem))
+        message, answer = _checked(plain, body, reserved, seen)
+        if answer is not None:
+            await asgi.reply_json(send, *answer)
             return
-        if isinstance(message, dict) and not _headers_agree(scope, message):
-            text = "the headers Mcp-Method and Mcp-Name, where they are sent, say once what the message says"
-            request_id = message.get("id")
-            answer = rpc.error(request_id if rpc.is_id(request_id) else None, rpc.HEADER_MISMATCH, text)
-            await asgi.reply_json(send, 400, answer)
-            return
-        for call in message if isinstance(message, list) else [message]:
-            name = _called(call)
-            if name is not None and not self._policy.allows(name, caller, token):
-                await asgi.reply_json(send, 200, _refusal(call.get("id"), name, caller))
-                return
-        if _strip(message):
-            body = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
-            scope = _resized(scope, len(body))
-        await self._app(scope, _once(body, receive), send)
+        if strictly.strip(message):
+            body = rpc.dump(message)
+            plain = _resized(plain, len(body))
+        await self._app(plain, _once(body, receive), _answers(send, Shown(reserved, seen, about(message))))
 
 
-def _identity(caller: Caller | None) -> str:
-    return caller.key if caller is not None else ""
+def _checked(
+    scope: asgi.Scope, body: bytes, reserved: Reserved, seen: Seen
+) -> tuple[rpc.Message, tuple[int, bytes] | None]:
+    """The message in this body (empty for none), and the status and text of the answer where it is to go no further."""
+    message, problem = strictly.read(body)
+    if problem is None and isinstance(message, list):
+        problem = "wanted one message: batches are not read"
+    if problem is not None:
+        return {}, (400, rpc.error(None, rpc.INVALID_REQUEST, problem)) if strictly.is_json(scope, body) else None
+    if not strictly.headers_agree(scope, message):
+        text = "the headers Mcp-Method and Mcp-Name, where they are sent, say once what the message says"
+        request_id = message.get("id")
+        return {}, (400, rpc.error(request_id if rpc.is_id(request_id) else None, rpc.HEADER_MISMATCH, text))
+    kept = next((what for what in about(message) if not reserved.allows(what, seen)), None)
+    return message, None if kept is None else (200, refusal(message, kept, seen.caller))
+
+
+def _answers(send: asgi.Send, shown: Shown) -> asgi.Send:
+    return Answers(_Plain(send).send, shown, _nothing, whole=True).send
 
 
 def _bearer(scope: asgi.Scope) -> str | None:
@@ -169,93 +159,6 @@ def _bearer(scope: asgi.Scope) -> str | None:
     if len(found) != 1 or found[0][:7].lower() != "bearer ":
         return None
     return found[0][7:].strip()
-
-
-def _is_json(scope: asgi.Scope, body: bytes) -> bool:
-    """Would a server take this for a message? The declared type, or the look of it."""
-    return "json" in (asgi.header(scope, b"content-type") or "").lower() or body.lstrip(_FILLING)[:1] in (b"{", b"[")
-
-
-def _may_name_a_caller(body: bytes) -> bool:
-    """Could any reader find our own key in this: in another case or script, escaped, or in another encoding?"""
-    return _OWN in body.lower() or b"\\u" in body or b"\0" in body or not body.isascii()
-
-
-def _headers_agree(scope: asgi.Scope, message: rpc.Message) -> bool:
-    """The stateless era repeats method and name in headers; a server that went by those would run another call."""
-    method = message.get("method")
-    key = headers.NAMED_BY.get(method) if isinstance(method, str) else None
-    name = rpc.params(message).get(key) if key else None
-    for header, said in ((headers.METHOD, method), (headers.NAME, name)):
-        found = [bytes(value).decode("latin-1").strip() for pair, value in scope["headers"] if pair == header.encode()]
-        agrees = isinstance(said, str) and len(found) == 1 and headers.says(found[0], said)
-        if found and not agrees and (header == headers.METHOD or key):
-            return False
-    return True
-
-
-def _read(body: bytes) -> tuple[Any, str | None]:
-    """A message that every reader reads alike, or what is wrong with it."""
-    try:
-        message = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        return None, f"wanted JSON in UTF-8, each key once: {error}"
-    for item in message if isinstance(message, list) else [message]:
-        problem = _ambiguous(item)
-        if problem:
-            return None, problem
-    return message, None
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _ambiguous(message: object) -> str | None:
-    """Keys that a reader who does not mind their case would take for others, and parameters by position."""
-    if not isinstance(message, dict):
-        return "wanted JSON-RPC message objects"
-    if message.get("method") == "tools/call" and not isinstance(message.get("params"), dict):
-        return "wanted params as an object"
-    params = message.get("params")
-    for held, names in ((message, _MESSAGE_KEYS), (params if isinstance(params, dict) else {}, _PARAMS_KEYS)):
-        odd = [key for key in held if key not in names and key.casefold() in names]
-        if odd:
-            return f"wanted {odd[0].casefold()!r} in lower case"
-    return None
-
-
-def _called(message: object) -> str | None:
-    """The tool that a message calls; "" where it names none that is a string."""
-    if not isinstance(message, dict) or message.get("method") != "tools/call":
-        return None
-    name = rpc.params(message).get("name")
-    return name if isinstance(name, str) else ""
-
-
-def _refusal(request_id: object, name: str, caller: Caller | None) -> bytes:
-    who = "a client that has proven nothing" if caller is None else f"this client ({caller.release or caller.tee})"
-    data = {"code": "tool_not_allowed", "tool": name, "hint": "The server's policy says which clients may call it."}
-    found = request_id if rpc.is_id(request_id) else None
-    return rpc.error(found, NOT_ALLOWED, f"tool {name!r} is not for {who}", data)
-
-
-def _strip(message: Any) -> bool:
-    """Take out of every `_meta` what only this side may say, in whatever case. True if something was there."""
-    found = False
-    for item in message if isinstance(message, list) else [message]:
-        meta = rpc.meta(item) if isinstance(item, dict) else {}
-        for key in [key for key in meta if key.casefold() == CALLER_KEY]:
-            del meta[key]
-            found = True
-    return found
 
 
 def _once(body: bytes, receive: asgi.Receive) -> asgi.Receive:
@@ -275,47 +178,6 @@ def _resized(scope: asgi.Scope, size: int) -> asgi.Scope:
 
 def _nothing() -> None:
     """A changed list is the witness's business."""
-
-
-class _Filter:
-    """Takes out of answers the tools that are not for this client. Any answer that lists tools is looked at: a stream
-    of the handshake era may carry the answers of several requests."""
-
-    def __init__(self, policy: ServerPolicy, caller: Caller | None, token: str | None) -> None:
-        self._policy = policy
-        self._caller = caller
-        self._token = token
-
-    async def __call__(self, message: rpc.Message) -> rpc.Message | None:
-        result = message.get("result")
-        tools = result.get("tools") if isinstance(result, dict) else None
-        if not isinstance(result, dict) or not isinstance(tools, list):
-            return None
-        kept = [tool for tool in tools if self._shown(tool)]
-        if len(kept) == len(tools):
-            return None
-        hidden = [tool for tool in tools if not self._shown(tool)]
-        return message | {"result": _with_hidden(result, hidden) | {"tools": kept}}
-
-    def _shown(self, tool: object) -> bool:
-        name = tool.get("name") if isinstance(tool, dict) else None
-        return isinstance(name, str) and self._policy.allows(name, self._caller, self._token)
-
-
-def _with_hidden(result: rpc.Message, hidden: list[Any]) -> rpc.Message:
-    """The result with names and digests of what is kept back, where a manifest covers it: by these the client can still
-    see that nothing else of the list was changed."""
-    meta = result.get("_meta")
-    summary = meta.get(META_KEY) if isinstance(meta, dict) else None
-    if not isinstance(meta, dict) or not isinstance(summary, dict):
-        return result
-    try:
-        digests = {name_of(TOOLS, tool): item_digest(TOOLS, tool).hex() for tool in hidden}
-    except (AttestationError, AttributeError):
-        return result
-    known = summary.get("hidden")
-    known = known if isinstance(known, dict) else {}
-    return result | {"_meta": meta | {META_KEY: summary | {"hidden": known | digests}}}
 
 
 class _Plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi
 from attestable_mcp.mcp.rewrite import EventRewriter, Look, rewrite_json
@@ -59,11 +60,15 @@ class Listen:
 
 
 class Answers:
-    """The sending side of one response whose answer is looked at: JSON is held until it is whole, events are not."""
+    """The sending side of one response whose answer is looked at: JSON is held until it is whole, events are not.
 
-    __slots__ = ("_body", "_events", "_look", "_plain", "_start")
+    JSON over the cap passes as it is; if `whole`, not at all: ConversationError (`flooded`).
+    """
 
-    def __init__(self, send: asgi.Send, look: Look, changed: Callable[[], None]) -> None:
+    __slots__ = ("_body", "_events", "_look", "_plain", "_start", "_whole")
+
+    def __init__(self, send: asgi.Send, look: Look, changed: Callable[[], None], *, whole: bool = False) -> None:
+        self._whole = whole
         self._plain = Listen(send, changed)
         self._look = look
         self._start: asgi.Message | None = None
@@ -100,6 +105,8 @@ class Answers:
         more = message.get("more_body", False)
         if more and len(self._body) <= LIMITS.mcp_message:
             return
+        if more and self._whole:
+            raise ConversationError("answer: wanted one that can be looked at, seen more", code="flooded")
         start, body, self._body = self._start, bytes(self._body), None
         if not more:
             body = await rewrite_json(body, self._look)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
@@ -29,6 +30,8 @@ _VERSION = b"mcp-protocol-version"
 _KEPT = frozenset((b"host", b"authorization", _VERSION))
 _END_SECONDS = 5.0
 _log = logging.getLogger(__name__)
+_K = TypeVar("_K", bound=Hashable)
+_O = TypeVar("_O")
 
 
 def holder_of(scope: asgi.Scope) -> str:
@@ -40,26 +43,26 @@ def holder_of(scope: asgi.Scope) -> str:
     return channel.network if isinstance(channel, Channel) else ""
 
 
-class Owners:
-    """Which client a session belongs to; bounded, by shares."""
+class Owners(Generic[_K, _O]):
+    """To whom something belongs that a client had opened, a session or a task; bounded, by shares."""
 
     def __init__(self, most: int = LIMITS.mcp_owners) -> None:
         self._most = most
-        self._shares: Shares[bytes] = Shares()
-        self._owners: dict[bytes, str] = {}
+        self._shares: Shares[_K] = Shares()
+        self._owners: dict[_K, _O] = {}
 
-    def get(self, session: bytes) -> str | None:
-        """The owner, or None for a session that was not seen to open."""
-        self._shares.touch(session)
-        return self._owners.get(session)
+    def get(self, key: _K) -> _O | None:
+        """The owner, or None for what was not seen to open."""
+        self._shares.touch(key)
+        return self._owners.get(key)
 
-    def put(self, session: bytes, owner: str, holder: str) -> None:
-        """A session was opened."""
+    def put(self, key: _K, owner: _O, holder: str) -> None:
+        """It was opened."""
         while len(self._owners) >= self._most and (gone := self._shares.surplus(holder)) is not None:
             self._shares.remove(gone)
             del self._owners[gone]
-        self._owners[session] = owner
-        self._shares.add(session, holder)
+        self._owners[key] = owner
+        self._shares.add(key, holder)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
@@ -45,6 +46,14 @@ mrenclave = "{REPORTS.hex()}"
 name = "transfer"
 allow = [{{ client = "billing" }}, {{ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}" }}]
 """
+MORE = """
+[[prompt]]
+name = "pay*"
+allow = [{ client = "billing" }]
+[[resource]]
+uri = "ledger://accounts/*"
+allow = [{ client = "billing" }]
+"""
 SDK = '''
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -62,6 +71,22 @@ def who(ctx: Context) -> str:
     """Say who calls."""
     peer = attestation_of(ctx).peer
     return f"{peer.release} {peer.verdict} {peer.code['mrenclave'][:2]}" if peer else "nobody"
+
+@server.prompt()
+def payroll() -> str:
+    return "pay"
+
+@server.resource("ledger://accounts/all")
+def accounts() -> str:
+    return "7"
+
+@server.resource("ledger://accounts/{name}")
+def account(name: str) -> str:
+    return name
+
+@server.resource("note://open")
+def note() -> str:
+    return "hello"
 
 if __name__ == "__main__":
     server.run()
@@ -112,6 +137,36 @@ async def test_a_tool_is_for_one_measurement_and_tools_learn_who_calls(target: A
                 await told(reports, "transfer", amount=3)
             assert billing.peer.said is not None
             assert billing.peer.said.verdict == "verified"
+
+
+@pytest.mark.parametrize("target", ["sdk", "fastmcp", "stdio"], indirect=True)
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_prompts_and_resources_are_for_one_client(target: Any, mode: str) -> None:
+    """What the other is shown agrees with what the evidence commits to all the same."""
+    policy = clients() + MORE
+    async with serve(target, attester=SimulatedAttester(SERVER), clients=policy) as server:
+        async with client(server.url, BILLING, mode=mode) as billing, client(server.url, REPORTS, mode=mode) as reports:
+            shown = [
+                (
+                    [prompt.name for prompt in (await found.list_prompts()).prompts],
+                    [str(resource.uri) for resource in (await found.list_resources()).resources],
+                    [each.uri_template for each in (await found.list_resource_templates()).resource_templates],
+                )
+                for found in (billing, reports)
+            ]
+            assert shown == [
+                (["payroll"], ["ledger://accounts/all", "note://open"], ["ledger://accounts/{name}"]),
+                ([], ["note://open"], []),
+            ]
+            assert (await billing.get_prompt("payroll")).messages
+            for uri in ("ledger://accounts/all", "ledger://accounts/bob", "note://open"):
+                assert (await billing.read_resource(uri)).contents
+            assert (await reports.read_resource("note://open")).contents
+            with pytest.raises((ToolRefused, MCPError)):
+                await reports.get_prompt("payroll")
+            for uri in ("ledger://accounts/all", "ledger://Accounts/%62ob", "ledger:accounts/bob"):
+                with pytest.raises(MCPError, match="is not for this client"):
+                    await reports.read_resource(uri)
 
 
 @pytest.mark.parametrize("target", ["sdk"], indirect=True)

@@ -10,7 +10,7 @@ import pytest
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.reattest import ReattestPolicy
-from attestable_mcp.appraise.server_policy import Allow, ServerPolicy, ToolRule
+from attestable_mcp.appraise.server_policy import Allow, Rule, ServerPolicy
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Caller, Deployment, Verdict
 
@@ -52,50 +52,76 @@ HOLDS = {
 def test_an_entry_holds_for_its_client_and_no_other(allow: str) -> None:
     policy = rule(allow)
     caller, token = HOLDS[allow]
-    assert policy.allows("pay", caller, token)
+    assert policy.allows("tool", "pay", caller, token)
     stranger = replace(CALLER, release="other", code={"mrenclave": "03" * 32}, deployment=None)
-    assert not policy.allows("pay", None, "other word")
-    assert policy.allows("pay", stranger, None) == (allow == "{ attested = true }")
-    assert policy.allows("look", None, None)  # no table names it
+    assert not policy.allows("tool", "pay", None, "other word")
+    assert policy.allows("tool", "pay", stranger, None) == (allow == "{ attested = true }")
+    assert policy.allows("tool", "look", None, None)  # no table names it
 
 
 @pytest.mark.parametrize("field", ["name", "key"])
 def test_another_deployment_is_another_client(field: str) -> None:
     policy = rule(f'{{ deployment = "prod", deployment_key = "{KEY}" }}')
-    assert not policy.allows("pay", replace(CALLER, deployment=replace(HELD, **{field: "11" * 32})), None)
+    assert not policy.allows("tool", "pay", replace(CALLER, deployment=replace(HELD, **{field: "11" * 32})), None)
 
 
 @pytest.mark.parametrize("name", ["host_data", "family_id", "mr_owner", "mr_config_id", "configid", "attributes"])
 def test_what_a_host_chooses_is_no_measurement(name: str) -> None:
     """Whoever launches a TEE could write the wanted value there."""
     policy = rule(f'{{ measurement = "{BILLING}" }}')
-    assert not policy.allows("pay", replace(CALLER, code={"measurement": "03" * 48, name: BILLING}), None)
+    assert not policy.allows("tool", "pay", replace(CALLER, code={"measurement": "03" * 48, name: BILLING}), None)
     for measured in ("mrenclave", "mr_td", "rtmr3", "measurement", "pcr0"):
-        assert policy.allows("pay", replace(CALLER, code={measured: BILLING}), None)
+        assert policy.allows("tool", "pay", replace(CALLER, code={measured: BILLING}), None)
 
 
 def test_conditions_of_one_entry_hold_together() -> None:
     policy = rule(f'{{ client = "billing", token_sha256 = "{TOKEN}" }}')
-    assert not policy.allows("pay", CALLER, None)
-    assert not policy.allows("pay", None, "word")
+    assert not policy.allows("tool", "pay", CALLER, None)
+    assert not policy.allows("tool", "pay", None, "word")
 
 
 def test_the_very_name_goes_before_patterns_and_patterns_by_their_order() -> None:
     billing, token = Allow(client="billing"), Allow(token_sha256=TOKEN)
     policy = replace(
         rule("{ attested = true }"),
-        tools=(ToolRule(name="de*", allow=(token,)), ToolRule(name="d*", allow=(billing,)),
-               ToolRule(name="delete_all", allow=(billing,))),
+        tools=(Rule(name="de*", allow=(token,)), Rule(name="d*", allow=(billing,)),
+               Rule(name="delete_all", allow=(billing,))),
     )  # fmt: skip
-    assert policy.allows("delete_all", CALLER, None)
-    assert not policy.allows("delete_one", CALLER, None)
-    assert policy.allows("drop", CALLER, None)
-    assert not policy.allows("Drop", None, "word") or policy.rule("Drop") is None  # names are told apart by case
+    assert policy.allows("tool", "delete_all", CALLER, None)
+    assert not policy.allows("tool", "delete_one", CALLER, None)
+    assert policy.allows("tool", "drop", CALLER, None)
+    assert policy.allows("tool", "Drop", None, None)  # names are told apart by case
+
+
+def test_a_uri_is_for_those_who_may_have_all_that_it_could_mean() -> None:
+    entry = '{ token_sha256 = "%s" }'
+    policy = ServerPolicy.from_toml(
+        BASE + f'[[resource]]\nuri = "files://private/*"\nallow = [{{ client = "billing" }}]\n'
+        f'[[resource]]\nuri = "files://*"\nallow = [{entry % TOKEN}]\n'
+        '[[resource]]\nuri = "files://[::1]/x"\nallow = [{ attested = true }]\n'
+    )
+    assert policy.allows("resource", "files://private/key", CALLER, None)
+    assert policy.allows("resource", "files://public/key", None, "word")
+    assert policy.allows("resource", "files://[::1]/x", CALLER, None)
+    assert not policy.allows("resource", "files://[::1]/x", None, "word")
+    assert not policy.allows("resource", "FILES://private/key", None, "word")
+    assert not policy.allows("resource", "files://x@private/key", CALLER, None), "as text it is one of the others"
+    assert policy.allows("resource", "files://x@private/key", CALLER, "word")
+    assert policy.allows("tool", "files://private/key", None, None)
+    assert policy.allows("prompt", "files://private/key", None, None)
+    assert policy.allows_below("other://{x}", None, None)
+    assert not policy.allows_below("files://{x}", None, "word")
 
 
 FAULTY = {
     'clients = "sometimes"\n': "wanted one of",
     "again = 3\n": "clients is missing",
+    BASE.replace('"10m"', "0"): "wanted a time above 0",
+    BASE + '[[prompt]]\nname = "x"\nallow = [{ client = "reports" }]\n': "no [[policy.accept]] table",
+    BASE + '[[resource]]\nname = "x://y"\nallow = [{ attested = true }]\n': "uri is missing",
+    BASE + '[[resource]]\nuri = "x://{name}"\nallow = [{ attested = true }]\n': "more than one way",
+    BASE + "".join(f'[[resource]]\nuri = "{uri}"\nallow = [{{ attested = true }}]\n' for uri in ("x://y", "X:/y")):
+        "has a table already",
     'clients = "required"\n': "nothing says which clients",
     'clients = "none"\n[[tool]]\nname = "x"\nallow = [{ attested = true }]\n': "nobody proves",
     BASE + '[[tool]]\nname = "x"\n': "allow is missing",
