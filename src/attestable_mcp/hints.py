@@ -151,6 +151,11 @@ _TABLE = {
     "owner_key": _OUR_FILE,
     "no_deployment_key": "Serve with a deployment key, and let the owner grant it: attestable-mcp owner --help",
     "client_attestation_required": "This server speaks to attested clients only. Run the client in a TEE.",
+    **dict.fromkeys(
+        ("tool_not_allowed", "prompt_not_allowed", "resource_not_allowed"),
+        "The server's policy says which clients may use it; ask its operator.",
+    ),
+    "task_not_found": "Tasks are for the client that began them; after a restart of the server, begin it anew.",
     "client_attestation_stale": "Connect again, so that the client is attested anew.",
     "client_refused": "The server does not accept this client's code. Ask its operator.",
     "not_asked": "The server asked for no proof of the client. Ask its operator what it demands.",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from attestable_mcp.appraise.server_policy import Kind, ServerPolicy
 from attestable_mcp.errors import AttestationError
+from attestable_mcp.hints import hint_for
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import manifest, rpc
 from attestable_mcp.mcp.rewrite import WITHHELD
@@ -34,7 +35,6 @@ _LISTS: dict[str, tuple[Kind, manifest.Kind]] = {
     "resources": ("resource", manifest.RESOURCES),
     "resourceTemplates": ("resource", manifest.TEMPLATES),
 }
-_HINT = "The server's policy says which clients may."
 _UPDATED = "notifications/resources/updated"
 
 
@@ -105,10 +105,14 @@ def refusal(message: rpc.Message, what: About, caller: Caller | None) -> bytes:
     request_id = message.get("id")
     found = request_id if rpc.is_id(request_id) else None
     if what.kind == "task":
-        return rpc.error(found, NO_TASK, "task not found", {"code": "task_not_found"})
+        return rpc.error(found, NO_TASK, "task not found", _data("task_not_found"))
     who = "a client that has proven nothing" if caller is None else f"this client ({caller.release or caller.tee})"
-    data = {"code": f"{what.kind}_not_allowed", what.kind: what.name, "hint": _HINT}
+    data = _data(f"{what.kind}_not_allowed") | {what.kind: what.name}
     return rpc.error(found, NOT_ALLOWED, f"{what.kind} {what.name!r} is not for {who}", data)
+
+
+def _data(code: str) -> rpc.Message:
+    return {"code": code, "hint": hint_for(code)}
 
 
 class Reserved:

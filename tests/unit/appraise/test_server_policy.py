@@ -98,12 +98,12 @@ def test_a_uri_is_for_those_who_may_have_all_that_it_could_mean() -> None:
     policy = ServerPolicy.from_toml(
         BASE + f'[[resource]]\nuri = "files://private/*"\nallow = [{{ client = "billing" }}]\n'
         f'[[resource]]\nuri = "files://*"\nallow = [{entry % TOKEN}]\n'
-        '[[resource]]\nuri = "files://[::1]/x"\nallow = [{ attested = true }]\n'
+        '[[resource]]\nuri = "net://[::1]/*"\nallow = [{ attested = true }]\n'
     )
     assert policy.allows("resource", "files://private/key", CALLER, None)
     assert policy.allows("resource", "files://public/key", None, "word")
-    assert policy.allows("resource", "files://[::1]/x", CALLER, None)
-    assert not policy.allows("resource", "files://[::1]/x", None, "word")
+    assert policy.allows("resource", "net://[::1]/x", CALLER, None)
+    assert not policy.allows("resource", "net://[::1]/x", None, "word"), "brackets are no set of characters"
     assert not policy.allows("resource", "FILES://private/key", None, "word")
     assert not policy.allows("resource", "files://x@private/key", CALLER, None), "as text it is one of the others"
     assert policy.allows("resource", "files://x@private/key", CALLER, "word")
