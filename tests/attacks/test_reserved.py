@@ -16,13 +16,14 @@ import httpx2
 import pytest
 
 from attestable_mcp import attested_http_client, serve
-from attestable_mcp.appraise.server_policy import ServerPolicy
+from attestable_mcp.appraise.server_policy import Allow, Rule, ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp.access import Access
 from attestable_mcp.mcp.gate import make_gate
 from attestable_mcp.mcp.manifest import META_KEY, PROMPTS, item_digest
+from attestable_mcp.mcp.reserved import About, Reserved, Seen
 
 TOKEN = "s3cret"
 ALLOW = f'allow = [{{ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}" }}]\n'
@@ -228,6 +229,13 @@ def test_a_list_that_is_too_long_to_be_looked_at_is_not_passed_on() -> None:
     with pytest.raises(ConversationError) as caught:
         sent(Long(), ask("prompts/list"))
     assert caught.value.code == "flooded"
+
+
+def test_a_task_with_an_endless_name_is_nobodys() -> None:
+    reserved = Reserved(ServerPolicy(tools=(Rule(name="x", allow=(Allow(token_sha256="00" * 32),)),)))
+    for size, held in ((LIMITS.resource_uri, True), (LIMITS.resource_uri + 1, False)):
+        reserved.began("t" * size, Seen(None, None), ())
+        assert reserved.allows(About("task", "t" * size), Seen(None, None)) is held
 
 
 # --- tasks: whose they are ------------------------------------------------------------------------------------------

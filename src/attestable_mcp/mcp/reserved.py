@@ -134,7 +134,7 @@ class Reserved:
         return self._policy.allows(what.kind, what.name, seen.caller, seen.token)
 
     def began(self, task: str, seen: Seen, asked: tuple[About, ...]) -> None:
-        """This answer begins a task. Nobody takes over a task that is another's; one with an endless name is nobody's."""
+        """This answer begins a task. Nobody takes over another's; one with an endless name is nobody's."""
         size = len(task) + sum(len(each.name) for each in asked)
         if size <= LIMITS.resource_uri and self._tasks.get(task) is None:
             self._tasks.put(task, (seen.identity, asked), seen.holder)
