@@ -288,6 +288,8 @@ def _page(report: ChainReport) -> Iterator[str]:
     if report.proof is not None:
         error = report.proof.error
         yield text_offer.proof_line(str(report.proof.verdict), printable(error.message) if error else "")
+        if report.proof.simulated:
+            yield f"  {text.SIMULATED_BANNER}"
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

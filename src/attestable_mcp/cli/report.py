@@ -22,37 +22,44 @@ _VALUE_CAP = 256
 """Characters of one value shown to a person; JSON has them all."""
 
 
-def show(terminal: Terminal, result: AttestationResult, more: Mapping[str, Any] | None = None) -> None:
-    """Print the result: a page for a person, or one object (with `more` keys beside the contract's) for a program."""
+def show(
+    terminal: Terminal, result: AttestationResult, more: Mapping[str, Any] | None = None, *, kind: str = ""
+) -> None:
+    """Print the result: a page for a person, or one object (with `more` keys beside the contract's) for a program.
+
+    `kind` is what was judged where it is no server: "file", or "bundle" for one that was judged by its own policy.
+    """
     if terminal.json:
         terminal.emit({**result.to_json(), **(more or {})})
         return
-    for line in page(terminal, result):
+    for line in page(terminal, result, kind):
         terminal.data(line)
 
 
-def page(terminal: Terminal, result: AttestationResult) -> Iterator[str]:
+def page(terminal: Terminal, result: AttestationResult, kind: str = "") -> Iterator[str]:
     """Verdict, facts, findings by group, what is not proven, next step."""
-    yield headline(terminal, result)
+    yield headline(terminal, result, kind)
     yield from _facts(terminal, result)
     yield from _findings(terminal, result.findings)
     yield from _not_proven(terminal, result)
     yield from _error(terminal, result)
     yield ""
-    yield f"{terminal.paint('strong', 'next')}  {_next(result)}"
+    yield f"{terminal.paint('strong', 'next')}  {_next(result, kind)}"
 
 
-def _next(result: AttestationResult) -> str:
+def _next(result: AttestationResult, kind: str) -> str:
     failed = any(finding.outcome is Outcome.FAIL for finding in result.findings)
     if result.verdict is Verdict.REFUSED and not failed:
         return text.NEXT_UNREAD
-    return text.NEXT_STEPS[str(result.verdict)]
+    steps = text.NEXT_STEPS | text.NEXT_OF_FILES.get(kind, {})
+    return steps[str(result.verdict)]
 
 
-def headline(terminal: Terminal, result: AttestationResult) -> str:
+def headline(terminal: Terminal, result: AttestationResult, kind: str = "") -> str:
     """The first line: the verdict in capitals and what it means."""
     word = terminal.paint(_VERDICT_STYLE[result.verdict], str(result.verdict).upper())
-    return f"{word}  {text.HEADLINES[str(result.verdict)]}"
+    sentences = text.HEADLINES | text.HEADLINES_OF_FILES.get(kind, {})
+    return f"{word}  {sentences[str(result.verdict)]}"
 
 
 def announce(terminal: Terminal, result: AttestationResult) -> None:

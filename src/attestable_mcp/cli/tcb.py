@@ -13,6 +13,9 @@ from attestable_mcp.cli.terminal import Terminal
 from attestable_mcp.cli.trust import genuine_policy
 from attestable_mcp.errors import EXIT_VERIFIED, UnsupportedEvidence
 from attestable_mcp.rats import Endorsements, Evidence
+from attestable_mcp.wire import ratls
+from attestable_mcp.wire.bundle import Bundle, FileSubject, is_bundle, read_bundle
+from attestable_mcp.wire.recognise import Certificate, recognise
 
 
 def configure(parser: Parser) -> None:
@@ -73,16 +76,31 @@ def _forget(arguments: Arguments, terminal: Terminal) -> int:
 
 def _evidence(arguments: Arguments) -> tuple[Evidence, Endorsements]:
     """The first piece of evidence of the source, and what came stapled to it. Nothing is verified yet."""
-    from attestable_mcp.wire import ratls
-    from attestable_mcp.wire.recognise import Certificate, recognise
-
     source = open_source(arguments.source)
     if isinstance(source, Address):
         from attestable_mcp.cli.live import certificate_of
 
         found: Certificate | Evidence = Certificate(der=certificate_of(source.url, arguments.timeout))
+    elif is_bundle(source.data):
+        return _kept(read_bundle(source.data))
     else:
         found = recognise(source.data)
+    return _first(found)
+
+
+def _kept(bundle: Bundle) -> tuple[Evidence, Endorsements]:
+    """The evidence of a bundle, with all the collateral that its verdict rested on."""
+    subject = bundle.subject
+    evidence, endorsements = _first(
+        recognise(subject.data) if isinstance(subject, FileSubject) else Certificate(der=subject.certificate)
+    )
+    for answer in bundle.answers:
+        if isinstance(answer.answer, Endorsements):
+            endorsements += answer.answer
+    return evidence, endorsements
+
+
+def _first(found: Certificate | Evidence) -> tuple[Evidence, Endorsements]:
     if not isinstance(found, Certificate):
         return found, Endorsements()
     read = ratls.read(found.der)

@@ -434,6 +434,14 @@ NEXT_STEPS = {
     "refused": "read each FAIL above; a changed server needs a new, reviewed policy",
     "unavailable": "try again, or give the missing pieces with --endorsements",
 }
+_SPEAK_TO_NONE = "nothing was met to speak to: prove the server itself, verify URL --policy FILE"
+NEXT_OF_FILES = {
+    "file": {"verified": _SPEAK_TO_NONE},
+    "bundle": {"verified": "judge it by a policy of your own: verify FILE --policy FILE"},
+}
+HEADLINES_OF_FILES = {
+    "bundle": {"verified": "the evidence is genuine and satisfies the policy that the bundle brings, not one of yours"},
+}
 NEXT_UNREAD = "find out what answers there, or what the file is, before you try again"
 
 

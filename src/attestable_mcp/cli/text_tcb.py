@@ -7,7 +7,7 @@ from datetime import timedelta
 HELP_EARLY = "file or folder with the early collateral, in place of asking the vendor for it"
 HELP_FORGET = "forget the highest evaluation numbers met, and end"
 HELP_NO_EARLY = "do not ask for the early verdict"
-HELP_TCB_SOURCE = "an https URL, or a file with a certificate or evidence of any kind; - reads stdin"
+HELP_TCB_SOURCE = "an https URL, or a file with a bundle, a certificate or evidence of any kind; - reads stdin"
 
 NO_SOURCE = "what shall be looked at? Give a SOURCE, or --forget"
 ORDINARY = "this is an ordinary certificate: no evidence in it speaks of a platform"
@@ -120,4 +120,4 @@ def how_far(left: timedelta) -> str:
 
 def stapled_only(reason: str) -> str:
     """Nobody but the peer gave collateral."""
-    return f"the vendor could not be asked ({reason}); this is what the server staples"
+    return f"the vendor could not be asked ({reason}); this is what came with the evidence"

@@ -46,7 +46,7 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     else:
         result = _stored(source.data, policy or policy_of(arguments, _PROGRAM), arguments)
     sign(result)
-    show(terminal, result)
+    show(terminal, result, kind="" if isinstance(source, Address) else "file")
     return result.exit_code
 
 
@@ -65,7 +65,7 @@ def _bundle(data: bytes, policy: Policy | None, arguments: Arguments, terminal: 
     if not terminal.json:
         terminal.say(text.bundle_facts(facts["made_at"], printable(bundle.source), printable(result.policy), own))
         terminal.say(text.replayed(printable(facts["recorded_verdict"]), facts["same_findings"], facts["same_result"]))
-    show(terminal, result, {"bundle": facts})
+    show(terminal, result, {"bundle": facts}, kind="bundle" if own else "file")
     if not terminal.json and not arguments.at:
         terminal.say(text.replay_hint(facts["made_at"]))
     return result.exit_code

@@ -112,3 +112,38 @@ def test_a_damaged_bundle_is_refused(cli: Any, made: tuple[Path, dict[str, Any]]
     ended = cli("verify", str(made[0]), "--json")
     assert ended.code == 2
     assert ended.json()["verdict"] == "refused"
+
+
+def test_the_platform_in_a_bundle_is_looked_at_with_the_collateral_that_it_keeps(
+    cli: Any, folder: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    policy = _policy(cli, folder, tmp_path / "own.toml", trust='endorsements = ["stapled"]')
+    ended = cli("tcb", str(made[0]), "--at", WHEN, "--no-early", "--policy", policy, "--json")
+    assert ended.code == 0, ended.err
+    assert (ended.json()["tee"], ended.json()["now"]["status"]) == ("tdx", "UpToDate")
+
+
+def test_a_verdict_by_the_bundles_own_policy_says_so_in_its_first_line_and_sends_nobody_to_a_server(
+    cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Whoever made the bundle chose the policy: a green word alone would be hers."""
+    path, policy = str(tmp_path / "own.bundle"), _policy(cli, folder, tmp_path / "own.toml")
+    quote = ("bundle", str(folder / "quote.bin"), "--policy", policy)
+    assert cli(*quote, "--endorsements", str(folder / "collateral"), "--at", WHEN, "-o", path).code == 0
+    replayed = cli("verify", path, "--at", WHEN)
+    assert replayed.code == 0
+    assert "VERIFIED  the evidence is genuine and satisfies the policy that the bundle brings, not one of yours" in (
+        replayed.out
+    )
+    assert "next  judge it by a policy of your own" in replayed.out
+    mine = cli("verify", path, "--policy", policy, "--at", WHEN)
+    assert "VERIFIED  the evidence is genuine and satisfies the policy\n" in mine.out
+    assert "next  nothing was met to speak to" in mine.out
+
+
+def _policy(cli: Any, folder: Path, path: Path, trust: str = "") -> str:
+    """A policy for this quote's firmware."""
+    mr_td = cli("inspect", str(folder / "quote.bin"), "--json").json()["claims"]["mr_td"]
+    rest = 'not_compared = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"]'
+    path.write_text(f'[trust]\n{trust}\n[policy]\nmr_td = "{mr_td}"\n{rest}\n')
+    return str(path)
