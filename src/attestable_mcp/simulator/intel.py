@@ -114,7 +114,7 @@ def _pem(parties: tuple[Party, ...]) -> str:
 
 
 class Vendor:
-    """A TEE vendor with one platform. Safe to share between threads: nothing changes after construction.
+    """A TEE vendor with one platform. Safe to share between threads: nothing changes after construction but a memory.
 
     The default seed is the well-known one; another seed is another vendor, whose root no TrustAnchors name.
     """
@@ -136,6 +136,7 @@ class Vendor:
             )
             for tee, profile in QE_PROFILES.items()
         }  # fmt: skip
+        self._issue = functools.lru_cache(maxsize=16)(self._issue_anew)
 
     @classmethod
     def unknown(cls, *, platform: Platform | None = None, certificates: Certificates | None = None) -> Vendor:
@@ -227,7 +228,7 @@ class Vendor:
         """What a local double of the PCS answers, at the real addresses."""
         return PcsAnswers(self.platform, {tee: self._issue(at, tee, options) for tee in QE_PROFILES})
 
-    def _issue(self, at: datetime, tee: Tee, options: Collateral) -> Issued:
+    def _issue_anew(self, at: datetime, tee: Tee, options: Collateral) -> Issued:
         if at.tzinfo is None:
             raise ValueError("times are timezone-aware")
         return issue(self._pki, self.platform, QE_PROFILES[tee], tee, options, at)
