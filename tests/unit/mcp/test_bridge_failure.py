@@ -91,7 +91,7 @@ async def test_a_host_of_a_bridge_that_cannot_start_is_answered_until_it_falls_s
         yield None
         yield b"no JSON"
         for request_id in (2, 3):
-            await anyio.sleep(0.6)
+            await anyio.sleep(0.3)
             yield b'{"jsonrpc":"2.0","id":%d,"method":"initialize"}' % request_id
         try:
             await anyio.sleep(30)
@@ -102,7 +102,7 @@ async def test_a_host_of_a_bridge_that_cannot_start_is_answered_until_it_falls_s
         answers.append(line)
 
     error = errors.ConfigurationError("policy p.toml, line 3: not TOML", hint="Policies are TOML 1.0.")
-    await tell_host(error, URL, lines(), write, seconds=1.0)
+    await tell_host(error, URL, lines(), write, seconds=0.5)
     found = [(message["id"], message["error"]["code"]) for message in map(json.loads, answers)]
     assert found == [(1, -32010), (2, -32010), (3, -32010)]
     assert ended

@@ -165,7 +165,7 @@ def test_trailers_are_no_headers() -> None:
 
 def test_renewal_swaps_the_certificate_while_connections_live() -> None:
     async def run() -> None:
-        async with Server(_echo, ATTESTER, lifetime=timedelta(seconds=3)) as server:
+        async with Server(_echo, ATTESTER, lifetime=timedelta(seconds=2)) as server:
             first = server.spki_sha256
             async with attested_http_client(POLICY, url=server.url) as client:
                 before = (await client.post(server.url, content=b"1")).extensions["attestation"]
