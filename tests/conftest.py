@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import settings
 
 from attestable_mcp.attest.tpm_commands import Command, Tpm
 from attestable_mcp.attest.tpm_link import open_link
@@ -24,6 +25,9 @@ from attestable_mcp.errors import AttesterError
 from attestable_mcp.wire import der
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def vectors_root() -> Path | None:

@@ -27,7 +27,7 @@ values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) 
 arguments = st.recursive(
     values, lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=3), max_leaves=6
 )
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=150)
 
 
 @quick

@@ -35,7 +35,7 @@ def files(draw: st.DrawFn) -> str:
     return draw(SPACE) + draw(values(3).filter(lambda text: text.startswith("{"))) + draw(SPACE)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(files())
 def test_a_member_put_in_comes_out_and_nothing_else_moves(text: str) -> None:
     root = jsonc.parse(text)
@@ -50,7 +50,7 @@ def test_a_member_put_in_comes_out_and_nothing_else_moves(text: str) -> None:
     assert jsonc.comments(back) == jsonc.comments(text)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(files(), st.data())
 def test_any_member_can_be_replaced_or_taken_out(text: str, data: st.DataObject) -> None:
     root = jsonc.parse(text)
@@ -64,7 +64,7 @@ def test_any_member_can_be_replaced_or_taken_out(text: str, data: st.DataObject)
     assert list(changed.members) == list(root.members)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.sampled_from('{}[]:,"\\/* \n1atrue'), max_size=30))
 def test_anything_at_all_is_read_or_refused_with_a_line(text: str) -> None:
     assert refusal(text) is None or str(refusal(text)).startswith("line ")

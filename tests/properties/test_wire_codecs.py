@@ -26,7 +26,7 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
-fast = settings(max_examples=150, deadline=None)
+fast = settings(max_examples=150)
 
 
 @fast

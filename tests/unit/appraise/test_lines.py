@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.appraise.lines import KeyPath, key_lines
@@ -104,7 +104,6 @@ _TABLES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(_TABLES)
 def test_every_key_that_tomllib_finds_has_a_line(tables: list[tuple[bool, list[str], list[tuple[str, str]]]]) -> None:
     text = ""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.bind.keys import BindingKey
@@ -241,14 +241,12 @@ def _fate(call: Callable[[], object]) -> object:
         return error
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_malformed_or_a_challenge(data: bytes) -> None:
     assert isinstance(_fate(lambda: Challenge.decode(data)), MalformedEvidence | Challenge)
     assert isinstance(_fate(lambda: Answer.decode(data)), MalformedEvidence | Answer)
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
 def test_a_flipped_byte_never_binds(place: int, mask: int) -> None:
     challenge = Challenge(nonce=b"n" * 32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attestable_mcp.bind import receipt_form
@@ -43,7 +43,6 @@ def _general(wrapped: bytes) -> cbor.Value:
     return cbor.decode(inner)
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_it_writes_what_the_general_codec_writes_and_reads_it_back(values: receipt_form.Values) -> None:
     written = receipt_form.write(**values)
@@ -52,7 +51,6 @@ def test_it_writes_what_the_general_codec_writes_and_reads_it_back(values: recei
     assert receipt_form.read(receipt_form.wrap(written)) == values
 
 
-@settings(deadline=None)
 @given(VALUES, st.data())
 @example(PLAIN, None)
 def test_where_it_reads_altered_bytes_the_general_codec_reads_the_same(

@@ -7,7 +7,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.bind.transcript import Role, Transcript, frame
@@ -80,7 +80,6 @@ def test_parts_of_another_size_are_the_callers_mistake(change: dict[str, object]
         replace(FULL, **change)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=9), max_size=5), st.lists(st.binary(max_size=9), max_size=5))
 def test_no_two_lists_of_parts_frame_alike(first: list[bytes], second: list[bytes]) -> None:
     assert (frame(*first) == frame(*second)) == (first == second)

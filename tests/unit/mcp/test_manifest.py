@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.errors import MalformedEvidence
@@ -163,7 +163,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(values, values)
 def test_digests_agree_exactly_where_no_difference_is_told(first: Any, second: Any) -> None:
     """Where JSON can tell two schemas apart, so can we; where it cannot (1 and 1.0), neither can we."""
@@ -179,7 +178,6 @@ def test_digests_agree_exactly_where_no_difference_is_told(first: Any, second: A
         assert bool(difference(one, other)) == (one.digest != other.digest)
 
 
-@settings(deadline=None)
 @given(values)
 def test_the_fast_way_to_canonical_json_is_the_librarys(value: Any) -> None:
     import rfc8785

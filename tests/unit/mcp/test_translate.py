@@ -422,7 +422,7 @@ MESSAGES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), MESSAGES), max_size=12))
 def test_no_message_of_either_side_breaks_a_translator(turns: list[tuple[bool, Any]]) -> None:
     for made in (upward(), Downward(OPENED), Upward({}, MODERN), Downward({})):

@@ -153,7 +153,7 @@ def test_one_quote_serves_all_who_wait() -> None:
     assert len(attester.signed) == 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.one_of(
         st.binary(max_size=200),

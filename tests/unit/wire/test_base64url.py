@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.wire import base64url
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=70))
 def test_what_is_written_is_read(data: bytes) -> None:
     text = base64url.encode(data)

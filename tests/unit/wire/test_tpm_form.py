@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attestable_mcp.errors import AttestationError, EvidenceError, MalformedEvidence
@@ -38,7 +38,6 @@ PLAIN = TpmEvidence(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(evidences())
 def test_what_was_written_comes_back_without_the_general_codec(evidence: TpmEvidence) -> None:
     written = write_evidence(evidence)
