@@ -11,7 +11,7 @@ from typing import Any
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.bind.audit import audit
-from attestable_mcp.bind.receipt import Receipt, read, receipt_hash, request_digest, result_digest
+from attestable_mcp.bind.receipt import Receipt, check_signature, read, receipt_hash, request_digest, result_digest
 from attestable_mcp.cli import text, text_offer
 from attestable_mcp.cli.command import (
     TRUST,
@@ -27,7 +27,14 @@ from attestable_mcp.cli.output import refuse_overwrite, write_parts
 from attestable_mcp.cli.source import read_file
 from attestable_mcp.cli.terminal import Terminal, printable
 from attestable_mcp.cli.trust import named, policy_of
-from attestable_mcp.errors import EXIT_PARTIAL, EXIT_REFUSED, EXIT_UNAVAILABLE, ConfigurationError, MalformedEvidence
+from attestable_mcp.errors import (
+    EXIT_PARTIAL,
+    EXIT_REFUSED,
+    EXIT_UNAVAILABLE,
+    AttestationError,
+    ConfigurationError,
+    MalformedEvidence,
+)
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp.receipt_audit import ChainReport, judge_key
 from attestable_mcp.mcp.receipt_file import ChainFile, export_lines, is_store, read_export
@@ -201,19 +208,30 @@ def _show(arguments: Arguments, terminal: Terminal) -> int:
     if not colon or not number.isascii() or not number.isdecimal() or len(number) > 18:
         raise UsageError(text_offer.NO_CHAIN_NAMED, hint=_HINT)
     (chain,) = _chains(arguments, name)
-    shown = next(((m, r) for m, r in _read(chain) if r.counter == int(number)), None)
-    if shown is None:
+    numbered = [(m, r) for m, r in _read(chain) if r.counter == int(number)]
+    if not numbered:
         raise UsageError(text_offer.no_receipt(int(number)), hint=_HINT)
-    message, receipt = shown
+    signed = [pair for pair in numbered if _signed(pair[0], chain.found.public)]
+    message, receipt = (signed or numbered)[0]
     compared = _compared(arguments, receipt)
     if terminal.json:
-        terminal.emit({"chain": chain.name, **_shape(receipt, message), "matches": compared, "message": message.hex()})
+        said = {"signed": len(signed), "matches": compared, "message": message.hex()}
+        terminal.emit({"chain": chain.name, **_shape(receipt, message), **said})
     else:
         for key, value in {"chain": chain.name, **_shape(receipt, message)}.items():
             terminal.data(f"{key:<11} {printable(value)}")
+        terminal.data(f"{'signature':<11} {text_offer.SIGNATURES[min(len(signed), 2)]}")
         for key, held in compared.items():
             terminal.data(f"{key:<11} {text_offer.MATCHES if held else text_offer.DIFFERS}")
-    return 0 if all(compared.values()) else EXIT_REFUSED
+    return 0 if len(signed) == 1 and all(compared.values()) else EXIT_REFUSED
+
+
+def _signed(message: bytes, public: bytes) -> bool:
+    try:
+        check_signature(message, public)
+    except (AttestationError, ValueError):  # ValueError: what stands there is no key
+        return False
+    return True
 
 
 def _compared(arguments: Arguments, receipt: Receipt) -> dict[str, bool]:

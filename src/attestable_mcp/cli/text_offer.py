@@ -114,6 +114,11 @@ NO_CHAIN_NAMED = "which receipt? wanted CHAIN:N, as `receipts list CHAIN` shows 
 NOT_JSON = "wanted a file with one JSON object"
 MATCHES = "it is of exactly this"
 DIFFERS = "it is NOT of this"
+SIGNATURES = (
+    "does NOT hold: whoever wrote this receipt, it was not the chain's key",
+    "holds under the chain's key; `receipts verify` says whose key that is",
+    "holds, but on SEVERAL receipts with this number: `receipts verify` names them",
+)
 
 
 def no_chain(word: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from attestable_mcp.errors import MalformedEvidence
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.mcp.receipt_store import ReceiptStore, StoredChain
+from attestable_mcp.mcp.receipt_store import LATEST, ReceiptStore, StoredChain
 
 FORMAT: Final = "attestable-mcp/receipts/v1"
 _LINE: Final = 2 * LIMITS.bundle
@@ -82,6 +82,8 @@ def read_export(path: Path) -> Iterator[ChainFile]:
 
 def _chain(path: Path, offset: int, line: dict[str, Any]) -> ChainFile:
     try:
+        if not 0 <= int(line["begun"]) <= LATEST:
+            raise ValueError("a time that there is not")
         return ChainFile(
             path=path,
             offset=offset,

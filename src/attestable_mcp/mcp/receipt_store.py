@@ -11,10 +11,12 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attestable_mcp.bind.receipt import Head, Receipt, receipt_hash
 from attestable_mcp.errors import ConfigurationError
@@ -47,6 +49,23 @@ PRAGMA user_version = {VERSION};
 """
 
 
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str, str | None]]:
+    return set(connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100"))
+
+
+def _ours() -> set[tuple[str, str, str | None]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _tables(connection)
+
+
+_OURS: Final = _ours()
+"""What SQLite makes of the schema, to the letter: a change of `_SCHEMA` needs another `VERSION`."""
+LATEST: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, which is the last that a datetime holds."""
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredChain:
     """One chain as it is stored. `public` is the signing key; `begun` is in milliseconds since 1970."""
@@ -60,6 +79,17 @@ class StoredChain:
     receipts: int
     heads: int
     has_bundle: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A chain that is being written, and its key."""
+
+    name: bytes
+    public: bytes
+    verdict: str
+    origin: str
+    begun: int
 
 
 def default_path() -> Path:
@@ -80,82 +110,101 @@ class ReceiptStore:
         self._most = most
         self._read_only = read_only
         self._opened: sqlite3.Connection | None = None
-        self._chains: dict[tuple[bytes, bytes], int] = {}
+        self._chains: dict[tuple[bytes, bytes], _Begun] = {}
         self._written = 0
-        self._waiting: list[tuple[int, int, bytes]] = []
+        self._waiting: list[tuple[_Begun, int, bytes]] = []
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def keep(self, message: bytes, receipt: Receipt, peer: AttestedPeer) -> None:
         """One receipt."""
-        chain = self._chain(receipt.chain, peer)
-        self._waiting.append((chain, _signed(receipt.counter), message))
+        begun = self._begun(receipt.chain, peer)
+        self._waiting.append((begun, _signed(receipt.counter), message))
         if len(self._waiting) >= _TOGETHER:
             self.flush()
         self._written += 1
         if self._written % _EVERY == 1:
-            self._prune(chain)
+            self._prune(begun)
 
     def flush(self) -> None:
         """Write down what waits: one write for several receipts costs little more than for one."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        rows = [(chain, counter, receipt_hash(message), message) for chain, counter, message in waiting]
+        self._together(lambda connection: self._write(connection, waiting))
+
+    def _write(self, connection: sqlite3.Connection, waiting: list[tuple[_Begun, int, bytes]]) -> None:
+        chains = {begun: self._stored(connection, begun) for begun, _, _ in waiting}
+        rows = [(chains[begun], counter, receipt_hash(message), message) for begun, counter, message in waiting]
+        connection.executemany("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", rows)
+
+    def _together(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        """All that `write` does, or nothing of it, and no other process in between."""
         try:
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", rows)
-            finally:
-                connection.execute("COMMIT")
+                write(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
     def keep_head(self, message: bytes, head: Head, peer: AttestedPeer) -> None:
         """One tree head, and all that waits before it."""
         self.flush()
-        chain = self._chain(head.chain, peer)
-        self._run(
-            "INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?)",
-            (chain, _signed(head.size), receipt_hash(message), message),
+        values = (_signed(head.size), receipt_hash(message), message)
+        begun = self._begun(head.chain, peer)
+        self._together(
+            lambda connection: connection.execute(
+                "INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?)", (self._stored(connection, begun), *values)
+            )
         )
 
     def keep_bundle(self, public: bytes, bundle: bytes) -> None:
         """What vouches for a key. The first that comes stays."""
-        self._run("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (public, "{}"))
-        self._run("UPDATE keys SET bundle = ? WHERE public = ? AND bundle IS NULL", (bundle, public))
+        self.flush()  # which makes the key's row, with its verdict
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (public, "{}"))
+            connection.execute("UPDATE keys SET bundle = ? WHERE public = ? AND bundle IS NULL", (bundle, public))
+
+        self._together(write)
 
     def vouched(self, public: bytes) -> bool:
         """Is there a bundle for this key?"""
         return bool(self._rows("SELECT 1 FROM keys WHERE public = ? AND bundle IS NOT NULL", (public,)))
 
-    def _chain(self, name: bytes, peer: AttestedPeer) -> int:
+    def _begun(self, name: bytes, peer: AttestedPeer) -> _Begun:
         public = peer.binding.binding_key if peer.binding is not None else b""
         found = self._chains.get((name, public))
         if found is None:
             verdict = json.dumps(peer.result.to_json(), sort_keys=True)
-            self._run("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (public, verdict))
-            key = self._rows("SELECT id FROM keys WHERE public = ?", (public,))[0][0]
-            begun = time.time_ns() // 1_000_000
-            values = (name, key, str(peer.origin), begun)
-            self._run("INSERT OR IGNORE INTO chains (name, key, origin, begun) VALUES (?, ?, ?, ?)", values)
-            found = int(self._rows("SELECT id FROM chains WHERE name = ? AND key = ?", (name, key))[0][0])
+            now = time.time_ns() // 1_000_000
+            found = _Begun(name=name, public=public, verdict=verdict, origin=str(peer.origin), begun=now)
             self._chains[name, public] = found
         return found
 
-    def _prune(self, current: int) -> None:
+    @staticmethod
+    def _stored(connection: sqlite3.Connection, chain: _Begun) -> int:
+        """The chain's row; made, also where another process has given it up since."""
+        connection.execute("INSERT OR IGNORE INTO keys (public, verdict) VALUES (?, ?)", (chain.public, chain.verdict))
+        key = connection.execute("SELECT id FROM keys WHERE public = ?", (chain.public,)).fetchone()[0]
+        values = (chain.name, key, chain.origin, chain.begun)
+        connection.execute("INSERT OR IGNORE INTO chains (name, key, origin, begun) VALUES (?, ?, ?, ?)", values)
+        found = connection.execute("SELECT id FROM chains WHERE name = ? AND key = ?", (chain.name, key)).fetchone()
+        return int(found[0])
+
+    def _prune(self, current: _Begun) -> None:
         """Give up the oldest chains, whole, until what is left fits; never the one that is being written."""
         self.flush()
         while self._rows("SELECT count(*) FROM receipts")[0][0] > self._most:
-            oldest = self._rows("SELECT id FROM chains WHERE id <> ? ORDER BY begun, id LIMIT 1", (current,))
+            oldest = self._rows("SELECT id FROM chains WHERE name <> ? ORDER BY begun, id LIMIT 1", (current.name,))
             if not oldest:
                 return
-            for table in ("receipts", "heads"):
-                self._run(f"DELETE FROM {table} WHERE chain = ?", oldest[0])  # noqa: S608 - our own names
-            self._run("DELETE FROM chains WHERE id = ?", oldest[0])
-            self._run("DELETE FROM keys WHERE id NOT IN (SELECT key FROM chains)")
-            self._chains = {key: found for key, found in self._chains.items() if found != oldest[0][0]}
+            self._together(partial(_give_up, chain=oldest[0][0]))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -169,11 +218,31 @@ class ReceiptStore:
         )
         return [
             StoredChain(
-                id=row[0], name=row[1], origin=row[2], begun=row[3], public=row[4], verdict=_json(row[5]),
-                has_bundle=bool(row[6]), receipts=row[7], heads=row[8],
+                id=row[0], name=self._kept(row[1], bytes), origin=self._kept(row[2], str), begun=self._moment(row[3]),
+                public=self._kept(row[4], bytes), verdict=_json(self._kept(row[5], str)), has_bundle=bool(row[6]),
+                receipts=row[7], heads=row[8],
             )
             for row in rows
         ]  # fmt: skip
+
+    def _kept(self, value: object, kind: type[_T]) -> _T:
+        """A cell of a file that somebody may have edited: SQLite holds columns to no type."""
+        if not isinstance(value, kind):
+            raise self._damaged(f"wanted {kind.__name__}, seen {type(value).__name__}")
+        return value
+
+    def _moment(self, value: object) -> int:
+        found = self._kept(value, int)
+        if not 0 <= found <= LATEST:
+            raise self._damaged("a chain was begun at no time that there is")
+        return found
+
+    def _damaged(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.path}: {what}: no store of receipts, or not as it was written",
+            code="receipt_store",
+            hint="name another file under [receipts] store in the policy, and keep this one: receipts in it may hold",
+        )
 
     def receipts(self, chain: int) -> Iterator[bytes]:
         """A chain's receipts in their order, one after the other."""
@@ -186,7 +255,7 @@ class ReceiptStore:
     def bundle(self, public: bytes) -> bytes | None:
         """What vouches for a key."""
         rows = self._rows("SELECT bundle FROM keys WHERE public = ?", (public,))
-        return bytes(rows[0][0]) if rows and rows[0][0] is not None else None
+        return self._kept(rows[0][0], bytes) if rows and rows[0][0] is not None else None
 
     # --- SQLite ----------------------------------------------------------------------------------------------------
 
@@ -200,19 +269,13 @@ class ReceiptStore:
     def _stream(self, query: str, chain: int) -> Iterator[bytes]:
         try:
             for (message,) in self._connection().execute(query, (chain,)):
-                yield bytes(message)
+                yield self._kept(message, bytes)
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         try:
             return self._connection().execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
-
-    def _run(self, query: str, values: tuple[Any, ...] = ()) -> None:
-        try:
-            self._connection().execute(query, values)
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
@@ -251,6 +314,9 @@ class ReceiptStore:
                 code="receipt_store",
                 hint="it was written by another version of attestable-mcp: use that one",
             )
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LIMITS.bundle)
+        if (found := _tables(connection)) != _OURS and (found or version):
+            raise self._damaged("other tables than ours")  # a view may go on for ever, a trigger write elsewhere
         if not self._read_only:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -265,6 +331,12 @@ class ReceiptStore:
         )
 
 
+def _give_up(connection: sqlite3.Connection, *, chain: int) -> None:
+    for table, column in (("receipts", "chain"), ("heads", "chain"), ("chains", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (chain,))  # noqa: S608 - our own names
+    connection.execute("DELETE FROM keys WHERE id NOT IN (SELECT key FROM chains)")
+
+
 def _signed(number: int) -> int:
     """SQLite's integers are signed: no server counts that far honestly."""
     return min(number, sys.maxsize)
@@ -273,6 +345,6 @@ def _signed(number: int) -> int:
 def _json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,7 @@ from attestable_mcp.bind.receipt import Head, Ledger, Receipt, verify
 from attestable_mcp.cli.main import main
 from attestable_mcp.errors import ConfigurationError, NotFresh, SignatureInvalid
 from attestable_mcp.mcp.manifest import of_lists
-from attestable_mcp.mcp.receipt_store import ReceiptStore
+from attestable_mcp.mcp.receipt_store import ReceiptStore, _Begun
 from attestable_mcp.mcp.watched import promised
 
 TOOL = {"name": "add", "description": "Adds.", "inputSchema": {"type": "object"}}
@@ -210,7 +210,7 @@ def test_a_store_is_read_wherever_it_lies(store: Path, tmp_path: Path) -> None:
 
 def test_the_oldest_chains_go_first_and_whole(store: Path) -> None:
     small = ReceiptStore(store, most=4)
-    newest = small.chains()[-1].id
-    small._prune(newest)
+    newest = small.chains()[-1]
+    small._prune(_Begun(name=newest.name, public=newest.public, verdict="{}", origin="", begun=0))
     assert [(chain.name, chain.receipts) for chain in small.chains()] == [(CHAINS[1], 3)]
     small.close()
