@@ -140,6 +140,7 @@ _TABLE = {
     "receipt_store": _OUR_FILE,
     "bad_receipt": _DAMAGED,
     "other_key": _HOSTILE,
+    "other_address": _HOSTILE,
     "no_head": "Ask for a receipt of an answer first; there is nothing to compare with yet.",
     "no_proof": "Connect first; only a proven connection can be asked.",
     # authorization

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sqlite3
@@ -11,7 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp.server import MCPServer
 
+from attestable_mcp import attested_client, serve
+from attestable_mcp.appraise.offer import ReceiptPolicy
+from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolicy
+from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.keys import BindingKey
 from attestable_mcp.bind.receipt import Ledger, Receipt, result_digest, verify
 from attestable_mcp.cli.main import main
@@ -21,6 +27,11 @@ from attestable_mcp.mcp.receipt_store import ReceiptStore
 KEY, OTHER = BindingKey(), BindingKey()
 CHAIN = bytes(range(16))
 TRUE, FALSE = {"content": [{"type": "text", "text": "no"}]}, {"content": [{"type": "text", "text": "yes"}]}
+
+
+def add(a: int, b: int) -> int:
+    """A tool."""
+    return a + b
 
 
 def _peer(key: BindingKey) -> Any:
@@ -176,3 +187,32 @@ def test_what_is_refused_leaves_nothing_half_written(store: Path) -> None:
     kept = ReceiptStore(store)
     with pytest.raises(ConfigurationError, match="other tables"):
         kept.keep_bundle(KEY.public, b"bundle")
+
+
+def test_evidence_of_one_address_vouches_for_no_receipts_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever writes an export names its origin: a genuine server's receipts must not be handed on as the bank's."""
+    server = MCPServer("s")
+    server.tool()(add)
+    path, export = tmp_path / "receipts.sqlite3", tmp_path / "calls.receipts"
+    rules = Rules(releases=(SgxRelease(mrenclave="01" * 32),))
+    trust = TrustPolicy(simulated="accept", endorsements=("stapled",))
+    policy = Policy(rules=rules, trust=trust, receipts=ReceiptPolicy(required=True, store=str(path)))
+
+    async def run() -> None:
+        async with serve(server, attester=SimulatedAttester(b"\x01" * 32)) as running:
+            async with attested_client(running.url, policy=policy) as client:
+                await client.call_tool("add", {"a": 1, "b": 2})
+
+    asyncio.run(run())
+    assert main(["receipts", "export", "--store", str(path), "-o", str(export)]) == 0
+    capsys.readouterr()
+    assert main(["receipts", "verify", "--store", str(export), "--json"]) == 4
+    lines = [json.loads(line) for line in export.read_text().splitlines()]
+    lines[1]["origin"] = "https://bank.example"
+    export.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    capsys.readouterr()
+    assert main(["receipts", "verify", "--store", str(export), "--json"]) == 2
+    (chain,) = json.loads(capsys.readouterr().out)["chains"]
+    assert chain["proof"]["error"]["code"] == "other_address"

@@ -43,6 +43,8 @@ class Audit:
     covered: int = 0
     first: datetime | None = None
     last: datetime | None = None
+    set_back: int = 0
+    """Receipts that are dated before the one that they follow."""
     found: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -65,6 +67,7 @@ class Audit:
             "covered_by_heads": self.covered,
             "first": self.first.isoformat() if self.first else None,
             "last": self.last.isoformat() if self.last else None,
+            "clock_set_back": self.set_back,
             "whole": self.whole,
             "problems_found": self.found,
             "problems": [problem.to_json() for problem in self.problems],
@@ -148,6 +151,8 @@ class _Walk:
 
     def _advance(self, receipt: Receipt, digest: bytes) -> None:
         self._last, self._linked, self.next = digest, True, receipt.counter + 1
+        self._found.set_back += receipt.time < self._time
+        self._time = receipt.time
         seen = datetime.fromtimestamp(min(receipt.time, 253_402_300_799_999) / 1000, UTC)
         self._found.first, self._found.last = self._found.first or seen, seen
         if self._tree is not None:

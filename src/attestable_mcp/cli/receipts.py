@@ -281,7 +281,7 @@ def _report(chain: _Chain, policy: Policy | None, at: datetime | None) -> ChainR
         origin=found.origin,
         key=found.public.hex(),
         audit=audit(chain.receipts(), chain.heads(), found.public, found.name),
-        proof=judge_key(chain.bundle(), found.public, policy, at),
+        proof=judge_key(chain.bundle(), found.public, policy, at, origin=found.origin),
     )
 
 

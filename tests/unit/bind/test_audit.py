@@ -116,3 +116,21 @@ def test_twenty_thousand_receipts_in_twelve_seconds_and_flat_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 256 * 1024
+
+
+def test_a_clock_that_was_set_back_is_told() -> None:
+    """Numbers say the order, and hold; times are the server's word, and here they contradict it."""
+    times = iter((5000, 9000, 4000, 6000, 1000))
+    ledger, receipts = Ledger(KEY, clock=lambda: next(times)), []
+    for number in range(5):
+        ledger.begin(CHAIN, number)
+        receipts.append(
+            ledger.issue(
+                CHAIN, method="tools/call", name="add", request=bytes(32), result=bytes(32), item=b"", manifest=b"",
+                transcript=T,
+            )
+        )  # fmt: skip
+    found = audit(receipts, [], KEY.public, CHAIN)
+    assert (found.whole, found.set_back) == (True, 2)
+    assert found.to_json()["clock_set_back"] == 2
+    assert audit(*written(5), KEY.public, CHAIN).set_back == 0
