@@ -68,7 +68,7 @@ def swtpm() -> Iterator[Callable[[], str]]:
 
     yield start
     for process, state in started:
-        process.terminate()
+        process.kill()  # newer ones wait for their client when they are asked politely
         process.wait(10)
         shutil.rmtree(state, ignore_errors=True)
 

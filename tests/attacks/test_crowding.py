@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 import threading
@@ -320,6 +321,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.open: set[bytes] = set()
+        self.names = itertools.count()
         self.go = asyncio.Event()
         self.go.set()
 
@@ -327,7 +329,7 @@ class Counting:
         session = dict(scope["headers"]).get(b"mcp-session-id")
         headers = []
         if session is None:
-            session = f"session {len(self.open)} {id(scope)}".encode()
+            session = f"session {next(self.names)}".encode()
             self.open.add(session)
             headers.append((b"mcp-session-id", session))
         else:
