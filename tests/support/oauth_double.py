@@ -240,7 +240,7 @@ async def authority(knobs: Knobs, pem: Path) -> AsyncIterator[Authority]:
             config.ssl_version = ssl.PROTOCOL_TLS_SERVER
             return config
 
-    async with Tls(app, "127.0.0.1", 0) as server:
+    async with Tls(app, "127.0.0.1", 0, drain_seconds=0) as server:  # nobody waits for a TLS goodbye
         app.url = server.url.replace("http:", "https:")
         yield app
 

@@ -60,8 +60,9 @@ class Uvicorn(uvicorn.Server):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
                 await self._drained()
         except TimeoutError:
-            _log.error("the time to drain is over: %d requests are cut off", len(self.server_state.tasks))
-            for task in self.server_state.tasks:
+            if tasks := self.server_state.tasks:
+                _log.error("the time to drain is over: %d requests are cut off", len(tasks))
+            for task in tasks:
                 task.cancel()
         await self.lifespan.shutdown()
 

@@ -72,7 +72,7 @@ def test_a_running_call_ends_before_the_server_does(started, tmp_path):
     child = started("slow.py:mcp", "--attester", "simulated", "--json")
     url = json.loads(child.stdout.readline())["url"]
     caller = subprocess.Popen(
-        [sys.executable, "-m", "attestable_mcp", "call", url, "wait", "seconds=2", "--genuine-only",
+        [sys.executable, "-m", "attestable_mcp", "call", url, "wait", "seconds=1", "--genuine-only",
          "--danger-accept-simulated", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -12,10 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from attestable_mcp.mcp.child import Command
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
+from attestable_mcp.tls.listening import PlainServer
 
 PLAIN = Path(__file__).with_name("plain_server.py")
 sys.path.append(str(Path(__file__).parent))  # for eras.py, which tests of this folder share
@@ -78,23 +77,8 @@ def alive(started: Callable[[], list[int]]) -> Callable[[], list[int]]:
 
 @asynccontextmanager
 async def plain_http(app: object) -> AsyncIterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))  # type: ignore[arg-type]
-    server.capture_signals = _nothing  # type: ignore[method-assign]
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        await task
-
-
-def _nothing() -> object:
-    from contextlib import nullcontext
-
-    return nullcontext()
+    async with PlainServer(app, "127.0.0.1", 0, drain_seconds=0) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -26,6 +25,7 @@ from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError, ToolRefused
 from attestable_mcp.mcp.caller import HEADER
 from attestable_mcp.mcp.gate import make_gate
+from attestable_mcp.tls.listening import PlainServer
 
 pytestmark = pytest.mark.anyio
 
@@ -289,17 +289,9 @@ async def test_a_server_behind_the_relay_is_told_in_a_header() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b""})
 
-    behind = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    task = asyncio.create_task(behind.serve())
-    while not behind.started:
-        await asyncio.sleep(0.01)
-    port = behind.servers[0].sockets[0].getsockname()[1]
-    try:
-        async with serving(f"http://127.0.0.1:{port}/mcp", manifest=False) as url, raw(url, BILLING) as http:
+    async with PlainServer(app, "127.0.0.1", 0) as behind:
+        async with serving(f"{behind.url}/mcp", manifest=False) as url, raw(url, BILLING) as http:
             await post(http, url, json.dumps(call("who")).encode(), **{"mcp-name": "who", HEADER.decode(): "e30="})
-    finally:
-        behind.should_exit = True
-        await task
     plain, trusted = seen[-1]
     assert plain is None
     assert (trusted.release, trusted.code["mrenclave"]) == ("billing", BILLING.hex())

@@ -385,7 +385,7 @@ async def test_what_is_a_sign_of_life_and_what_is_none() -> None:
     async def holds(behind: Any, handler: Callable[..., Any], wanted: bool) -> None:
         server = await asyncio.start_server(behind, "127.0.0.1", 0)
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
-        assert await judged(1.5, url, handler) == wanted
+        assert await judged(0.8, url, handler) == wanted
         server.close()
 
     async with asyncio.TaskGroup() as group:
