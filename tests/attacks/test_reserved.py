@@ -105,6 +105,10 @@ RESERVED = {
     "with a query": ask("resources/read", uri="note://secret?x=1"),
     "no text": ask("resources/read", uri=["note://secret"]),
     "none": ask("resources/read"),
+    "a NUL behind a name": ask("prompts/get", name="payroll\0"),
+    "a space behind a name": ask("prompts/get", name="payroll "),
+    "what is not seen in a name": ask("prompts/get", name="pay\u200broll"),
+    "half a character in a name": ask("prompts/get", name="payroll\ud800"),
     "no list": ask("subscriptions/listen", notifications={"resourceSubscriptions": "note://secret"}),
     "a task of nobody's": ask("tasks/result", taskId="786"),
     "a task on a stream": listen(taskIds=["786"]),
@@ -123,7 +127,10 @@ def test_c4_what_is_reserved_is_refused_before_the_server_sees_the_request(name:
     assert app.seen == [RESERVED[name]], "without rules nothing is kept from anybody"
 
 
-NOBODYS = ("a way up", "no text", "none", "no list", "a task of nobody's", "a task on a stream")
+NOBODYS = (
+    "a way up", "no text", "none", "no list", "a task of nobody's", "a task on a stream",
+    *(name for name in RESERVED if name.endswith(" a name")),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RESERVED)

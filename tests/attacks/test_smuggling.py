@@ -115,6 +115,19 @@ PAST = {
     "a byte order mark in plain text": ("POST /mcp HTTP/1.1\ncontent-type: text/plain\n", b"\xef\xbb\xbf" + call()),
     "UTF-16 in plain text": ("POST /mcp HTTP/1.1\ncontent-type: text/plain\n", call().decode().encode("utf-16")),
     "UTF-16, its high byte first": ("POST /mcp HTTP/1.1\n", call().decode().encode("utf-16-be")),
+    "UTF-7 by its charset": (
+        "POST /mcp HTTP/1.1\ncontent-type: application/json; charset=utf-7\n",
+        call().replace(b'"tools/call"', b'"+AHQAbwBvAGwAcw-/call"')),
+    "UTF-7 in quotes, beside UTF-8": (
+        'POST /mcp HTTP/1.1\ncontent-type: application/json; charset=utf-8; Charset = "UTF-7"\n',
+        call().replace(b'"tools/call"', b'"+AHQAbwBvAGwAcw-/call"')),
+    "UTF-7 in another form of the parameter": (
+        "POST /mcp HTTP/1.1\ncontent-type: application/json; charset*=utf-7''\n",
+        call().replace(b'"tools/call"', b'"+AHQAbwBvAGwAcw-/call"')),
+    "EBCDIC in plain text": ("POST /mcp HTTP/1.1\ncontent-type: text/plain; charset=ibm500\n",
+                             call().decode().encode("cp500")),
+    "with PUT": (f"PUT /mcp HTTP/1.1\n{JSON}", call()),
+    "with GET and a body": (f"GET /mcp HTTP/1.1\n{JSON}", call()),
     "another method in its header": (f"POST /mcp HTTP/1.1\n{JSON}mcp-method: tools/call\nmcp-name: transfer\n",
                                      call("who")),
     "two methods in headers": (f"POST /mcp HTTP/1.1\n{JSON}mcp-name: who\nmcp-name: transfer\n", call("who")),
@@ -130,7 +143,11 @@ async def test_smuggling_no_call_gets_past_the_rules_to_a_server_behind_the_rela
                 answer = await send(server.url, head, body)
                 assert not seen, (name, answer, seen)
             assert "200 OK" in await send(server.url, f"POST /mcp HTTP/1.1\n{JSON}", call(), BILLING)
-            assert seen[0][3] == call()
+            assert seen.pop()[3] == call()
+            plainly = "POST /mcp HTTP/1.1\ncontent-type: application/json; charset=UTF-8\n"
+            assert "200 OK" in await send(server.url, plainly, call(), BILLING)
+            for bodiless in ("GET", "DELETE", "OPTIONS"):
+                assert "200 OK" in await send(server.url, f"{bodiless} /mcp HTTP/1.1\n", b"")
 
 
 async def test_smuggling_the_path_of_receipts_is_no_way_around_the_rules() -> None:

@@ -109,11 +109,11 @@ class Access:
             **scope,
             "headers": [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"],
         }
+        if (problem := strictly.unreadable(scope)) is not None:
+            await asgi.reply_text(send, 415, f"{problem}\n")
+            return
         if scope["method"] != "POST":
             await self._app(plain, receive, _answers(send, Shown(reserved, seen)))
-            return
-        if any(_encodes(pair) for pair in scope["headers"]):
-            await asgi.reply_text(send, 415, "wanted a request body that is not encoded\n")
             return
         try:
             body = await asgi.read_body(scope, receive, self._max_body)

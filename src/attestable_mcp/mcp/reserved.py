@@ -115,6 +115,11 @@ def _data(code: str) -> rpc.Message:
     return {"code": code, "hint": hint_for(code)}
 
 
+def _one_name(name: str) -> bool:
+    """Is this the same name to a server that ends it at a NUL, takes white space away, or drops what is not seen?"""
+    return bool(name) and name.isprintable() and name == name.strip()
+
+
 class Reserved:
     """A policy's rules, and whose each task is that was seen to begin."""
 
@@ -127,7 +132,7 @@ class Reserved:
         if what.kind == "task":
             owner, began = self._tasks.get(what.name) or (None, ())
             return owner == seen.identity and all(self.allows(each, seen) for each in began)
-        if not what.name and self._policy.rules(what.kind):
+        if self._policy.rules(what.kind) and not _one_name(what.name):
             return False
         if what.below:
             return self._policy.allows_below(what.name, seen.caller, seen.token)

@@ -7,6 +7,7 @@ let a call past whoever decides by the message, to a server that reads it in the
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from attestable_mcp.mcp import asgi, headers, rpc
@@ -16,9 +17,30 @@ from attestable_mcp.mcp.reserved import decides
 _MESSAGE_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
 _PARAMS_KEYS = ("name", "arguments", "uri", "ref", "notifications", "taskId", "_meta")
 _BELOW = {"ref": ("type", "name", "uri"), "notifications": ("resourceSubscriptions", "taskIds")}
+_UTF_8 = re.compile(r"""(?<![^;\s])charset=("?)utf-8\1(?![^;\s])""")
 _OWN = CALLER_KEY.encode()
 _FILLING = b" \t\r\n\0\xef\xbb\xbf\xfe\xff"
 """White space, NULs, and the bytes of byte order marks: what may stand before a message in one encoding or another."""
+
+
+def unreadable(scope: asgi.Scope) -> str | None:
+    """Why the body of this request, by its headers, may be another to the server than to us; None where it is not.
+
+    Some servers decode a body by the charset that its type names (JSON has none, RFC 8259 section 11; UTF-7 and EBCDIC
+    spell all of ASCII in other bytes), and some take a message out of the body of any method.
+    """
+    encoded = [value for key, value in scope["headers"] if key.lower() == b"content-encoding"]
+    if any(bytes(value).lower() != b"identity" for value in encoded):
+        return "wanted a request body that is not encoded"
+    kind = (asgi.header(scope, b"content-type") or "").lower()
+    if kind.count("charset") != len(_UTF_8.findall(kind)):
+        return "wanted a request body in UTF-8"
+    return "wanted a request body with POST only" if scope["method"] != "POST" and _has_body(scope) else None
+
+
+def _has_body(scope: asgi.Scope) -> bool:
+    length = asgi.header(scope, b"content-length") or "0"
+    return length.strip("0") != "" or asgi.header(scope, b"transfer-encoding") is not None
 
 
 def is_json(scope: asgi.Scope, body: bytes) -> bool:
