@@ -56,6 +56,17 @@ def no_manifest(source: str) -> str:
     )
 
 
+NO_MANIFEST_SEEN = "no manifest"
+OTHER_OFFER_HINT = (
+    f'"{_PROGRAM} manifest URL --policy FILE --diff FILE" shows the difference. If it is wanted, pin the server anew'
+)
+
+
+def other_offer(wanted: str, seen: str) -> str:
+    """The server's evidence commits to other lists than the policy names."""
+    return f"manifest: wanted {wanted}, seen {seen}"
+
+
 NO_OFFER = (
     "its evidence commits to no manifest: the policy takes whatever tools it lists first. If it should list some, "
     "look at the server's log, and pin it anew"

@@ -93,9 +93,12 @@ def _live(url: str, policy: Policy | None, arguments: Arguments) -> AttestationR
         raise UsageError(text.AT_WITH_URL, hint=text.see_help(_PROGRAM))
     demand, pins = (policy, None) if policy else pinned(arguments, _PROGRAM, url)
     gate = gate_of(arguments, _with_nonce(demand, arguments), pins)
-    from attestable_mcp.cli.live import meet
+    from attestable_mcp.cli.live import meet_peer
+    from attestable_mcp.cli.offered import with_offer
+    from attestable_mcp.tls.replay import outcome
 
-    return meet(url, gate, arguments.timeout)
+    peer = meet_peer(url, gate, arguments.timeout)
+    return with_offer(outcome(peer), demand, peer.commitments.manifest)
 
 
 def _stored(data: bytes, policy: Policy, arguments: Arguments) -> AttestationResult:

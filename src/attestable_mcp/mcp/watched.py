@@ -98,7 +98,8 @@ def promised(policy: ManifestPolicy) -> Manifest | None:
         keys = [public_key(Path(path)) for path in policy.keys]
         if not isinstance(found, SignedManifest):
             raise ConfigurationError(
-                "manifest.document: wanted a signed manifest", hint="`attestable-mcp manifest sign` makes one"
+                "manifest.document: wanted a signed manifest",
+                hint="`attestable-mcp manifest SOURCE --sign KEY -o FILE` makes one",
             )
         return check(found, keys, at=datetime.now(UTC), source="manifest.document")
     manifest = found.manifest if isinstance(found, SignedManifest) else found
