@@ -60,6 +60,11 @@ def backup(path: object) -> str:
     return f"  before   {path}"
 
 
+def after_removal(title: str) -> str:
+    """A host that runs keeps what it has started."""
+    return f"start {title} anew: until then it may go on with the server"
+
+
 def next_step(what: str) -> str:
     """What the host needs now."""
     return f"  next     {what}"

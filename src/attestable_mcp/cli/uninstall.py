@@ -31,5 +31,5 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
         return 0
     terminal.say(text_install.removed(host.title, plan.path))
     terminal.say(text_install.backup(plan.backup))
-    terminal.say(text_install.next_step(host.after))
+    terminal.say(text_install.next_step(text_install.after_removal(host.title)))
     return 0

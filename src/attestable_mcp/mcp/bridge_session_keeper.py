@@ -19,6 +19,7 @@ from attestable_mcp.mcp.bridge_to_host import HostSide
 
 _PAUSE_SECONDS = 30.0
 """The longest pause between attempts at the stream of notices; they go on, since a network may be away for a night."""
+_NOTICES_BROKE = "the stream of notices ended, and is opened again by itself"
 _FOR_NOW = frozenset({429, 502, 503, 504})
 """HTTP statuses that say nothing of whether there is such a stream."""
 _CONFIRM_SECONDS = 30.0
@@ -108,7 +109,7 @@ class SessionKeeper:
                 except Exception as error:  # noqa: BLE001 a lost stream of notices ends no bridge
                     failures += 1
                     if failures == 1:
-                        self._host.say(f"event stream: {failure_of(error, self._link.url).message}")
+                        self._host.say(f"{_NOTICES_BROKE}: {failure_of(error, self._link.url).data['message']}")
                 reader = reader.again()
                 await anyio.sleep(_pause(reader, failures))
         session.listening = False

@@ -26,6 +26,8 @@ BULKY = 4096
 """Bytes at once, after which a connection's buffers are worth giving back."""
 _KEY_REASONS = ("bad signature",)
 """OpenSSL's words for a CertificateVerify (RFC 8446 section 4.4.3) that the certificate's key did not sign."""
+_PLAIN_REASONS = ("wrong version number",)
+"""OpenSSL's words for an answer that is no TLS record, such as plain HTTP."""
 _VERSION_REASONS = ("protocol version", "unsupported protocol", "no protocols available")
 
 
@@ -300,6 +302,12 @@ def wrap(error: SSL.Error, what: str) -> ConversationError:
             f"{what}: wanted a handshake signed by the certificate's key, seen one that is not ({words})",
             code="key_not_proven",
             hint="The peer shows a certificate whose key it does not hold. Treat it as hostile.",
+        )
+    if any(sign in words for sign in _PLAIN_REASONS):
+        return ConversationError(
+            f"{what}: wanted TLS 1.3, seen no TLS at all ({words})",
+            code="tls",
+            hint="Check the address and the port: something answers there that speaks no TLS, such as plain HTTP.",
         )
     return ConversationError(f"{what}: {words}", code="tls")
 

@@ -265,7 +265,10 @@ def test_another_programs_entry_is_left_unless_forced(cli: Callable[..., Any], h
         assert path.read_bytes() == before
     assert cli("install", "cursor", "example", URL, "--force").code == 0
     assert plain(path.read_text())["mcpServers"]["example"]["args"] == ["connect", URL]
-    assert cli("uninstall", "cursor", "example").code == 0
+    gone = cli("uninstall", "cursor", "example")
+    assert gone.code == 0
+    assert "next     start Cursor anew" in gone.err
+    assert "switch the server on" not in gone.err
 
 
 def test_an_entry_of_ours_is_replaced_where_it_stands(cli: Callable[..., Any], home: Path) -> None:

@@ -275,7 +275,7 @@ async def test_a_session_that_is_forgotten_under_a_translated_host_is_opened_aga
 
 def test_the_stream_of_notices_comes_back_after_a_night_without_a_network() -> None:
     """Unreachable, then a gateway without its server, for minutes; no call is made meanwhile."""
-    attempts = 0
+    attempts, said = 0, list[str]()
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         nonlocal attempts
@@ -304,10 +304,12 @@ def test_the_stream_of_notices_comes_back_after_a_night_without_a_network() -> N
                     await anyio.sleep(10)
 
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:
-            await Bridge(URL, http, write=write, say=lambda sentence: None).run(source())
+            await Bridge(URL, http, write=write, say=said.append).run(source())
         return out
 
     _, notice = anyio.run(night, backend_options={"loop_factory": Hurried})[:2]
+    reason = "the server cannot be reached: network is unreachable"
+    assert said == [f"the stream of notices ended, and is opened again by itself: {reason}"]
     assert b"list_changed" in notice
     assert attempts >= 16
 

@@ -161,3 +161,23 @@ def test_more_origins_can_be_declared_and_others_given_a_transport_of_their_own(
 def test_only_attested_clients_have_a_gate() -> None:
     with pytest.raises(TypeError):
         gate_of(httpx2.Client())
+
+
+def test_a_server_without_tls_is_told_as_that() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(64)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def run() -> ConversationError:
+        plain = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = plain.sockets[0].getsockname()[1]
+        async with plain, attested_http_client(_policy()) as client:
+            with pytest.raises(ConversationError) as caught:
+                await client.get(f"https://127.0.0.1:{port}/mcp")
+            return caught.value
+
+    error = asyncio.run(run())
+    assert error.code == "tls"
+    assert "wanted TLS 1.3, seen no TLS at all" in error.message
+    assert "plain HTTP" in error.hint
