@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestable_mcp.appraise.deployment import DeploymentPolicy
 from attestable_mcp.appraise.policy import Policy, Rules, SgxRelease, TrustPolicy
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.bind.deployment import (
     DeploymentKey,
@@ -25,8 +27,10 @@ from attestable_mcp.bind.deployment import (
     spki_of,
 )
 from attestable_mcp.errors import AttestationError, ConfigurationError, MalformedEvidence, WrongDeployment
-from attestable_mcp.tls.client import Gate, attest_server
+from attestable_mcp.tls.client import Gate, attest_server, attested_http_client
+from attestable_mcp.tls.clients import ClientGate
 from attestable_mcp.tls.deployment import DeploymentHolder
+from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.tls.server import Server
 from attestable_mcp.wire.grant import GRANT_LABEL, REVOCATION_LABEL, Grant, Revocation, from_pem, to_pem
 
@@ -293,3 +297,46 @@ def test_c14_impostors_change_nothing_for_the_owner(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_c14_a_thousand_impostors_change_nothing_for_the_owner(tmp_path: Path) -> None:
     asyncio.run(_besieged(1000, tmp_path))
+
+
+def test_c2_a_grant_that_ends_ends_what_goes_on_under_it(tmp_path: Path) -> None:
+    """The connection was proven while the grant held, and lives longer: the next request is not sent."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await _app(scope, receive, send)
+
+    async def run() -> None:
+        holder = _holder(tmp_path)
+        soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        (tmp_path / "grant.pem").write_bytes(_grant(holder.key.spki_sha256, not_after=soon))
+        async with Server(app, ATTESTER, deployment=holder) as server:
+            async with attested_http_client(_policy(), url=server.url) as http:
+                await http.get(f"{server.url}/before")
+                await asyncio.sleep((soon - datetime.now(UTC)).total_seconds() + 0.1)
+                with pytest.raises(AttestationError) as caught:
+                    await http.get(f"{server.url}/after")
+        assert caught.value.code == "grant_expired"
+
+    asyncio.run(run())
+    assert asked == ["/before"]
+
+
+def test_c2_so_does_a_clients(tmp_path: Path) -> None:
+    async def run() -> None:
+        holder = _holder(tmp_path)
+        soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        (tmp_path / "grant.pem").write_bytes(_grant(holder.key.spki_sha256, not_after=soon))
+        clients = ClientGate(ServerPolicy(clients="required", policy=_policy()))
+        gate = Gate(replace(_policy(), deployment=None), prover=ClientProver(ATTESTER, deployment=holder))
+        gate.freshness.every = lambda *_: inf  # type: ignore[method-assign]  # a client that never proves itself again
+        async with Server(_app, ATTESTER, clients=clients) as server:
+            async with attested_http_client(gate.policy, url=server.url, gate=gate) as http:
+                assert (await http.get(server.url)).status_code == 200
+                await asyncio.sleep((soon - datetime.now(UTC)).total_seconds() + 0.1)
+                answer = await http.get(server.url)
+        assert answer.status_code == 403
+        assert "client_attestation_stale" in answer.text
+
+    asyncio.run(run())

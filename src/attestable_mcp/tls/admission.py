@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import Protocol
 
 from OpenSSL import SSL
@@ -69,6 +70,8 @@ class AttestedPeer:
     deployment: Deployment | None = None
     said: Said | None = None
     """What the server said to our own proof; None where it asked for none, or we have none to give."""
+    good_for: float = inf
+    """Seconds from its proof on for which all that this rests on holds: a live connection is proven again then."""
 
     @property
     def url(self) -> str:
@@ -226,6 +229,7 @@ class Gate:
             spki_sha256=certificate.spki_sha256.hex(),
             certificate_der=certificate.der,
             deployment=proven.deployment,
+            good_for=proven.good_for,
         )
         return peer, answer.challenge
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +32,7 @@ from attestable_mcp.tls.turns import Turns
 from attestable_mcp.verifier import Verifier
 from attestable_mcp.wire import cbor
 
+_U32 = 1 << 32
 _log = logging.getLogger(__name__)
 _WANTED = ErrorReport(
     code="client_attestation_required",
@@ -96,7 +98,8 @@ class _Client:
     asked: Challenge | None = None
     caller: Caller | None = None
     refusal: ErrorReport | None = None
-    proven_at: float = 0.0
+    until: float = 0.0
+    """By the gate's clock: from when on the proof is too old, or what it rests on has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +187,8 @@ class ClientGate:
             client.refusal = ErrorReport(code=error.code, message=error.message, hint=error.hint)
             return self._said(client)
         client.caller, client.refusal = self._caller(proven), None
-        client.proven_at = self._ticks()
-        self._newest.put(_who(client.caller), client.proven_at)
+        client.until = self._ticks() + min(self.policy.again or inf, proven.good_for)
+        self._newest.put(_who(client.caller), client.until)
         return self._said(client)
 
     async def _run(self, network: str, steps: Steps[Proven]) -> Proven:
@@ -228,8 +231,9 @@ class ClientGate:
         )
 
     def _said(self, client: _Client) -> Said:
-        again = 0 if self.policy.again is None else max(1, int(self.policy.again))
         if client.caller is not None:
+            left = client.until - self._ticks()
+            again = max(1, int(left)) if left < _U32 else 0
             return Said(served=True, verdict=str(client.caller.verdict), again=again)
         refusal = client.refusal or _WANTED
         served = self.policy.clients == "optional"
@@ -251,14 +255,14 @@ class ClientGate:
 
         What counts is the newest proof of the same client, by its binding key, on whatever connection that was.
         """
-        client, caller, again = channel.client, self.caller(channel), self.policy.again
-        if not isinstance(client, _Client) or caller is None or again is None:
+        client, caller = channel.client, self.caller(channel)
+        if not isinstance(client, _Client) or caller is None:
             return None
-        who, at_least = _who(caller), client.proven_at
-        return lambda: (self._newest.get(who) or at_least) + again - self._ticks()
+        who, at_least = _who(caller), client.until
+        return lambda: (self._newest.get(who) or at_least) - self._ticks()
 
     def _old(self, client: _Client) -> bool:
-        return self.policy.again is not None and self._ticks() - client.proven_at > self.policy.again
+        return self._ticks() > client.until
 
     def refusal(self, channel: Channel) -> ErrorReport | None:
         """Why this connection's client is not served, or None."""

@@ -68,16 +68,16 @@ class Freshness:
         """From now on every connection is proven again before its next request."""
         self._since = self.ticks()
 
-    def every(self, again: int = 0) -> float:
+    def every(self, again: float = 0) -> float:
         """Seconds for which a proof of both ends will do; inf for ever.
 
-        `again` is what the server said of our own proof: in how many seconds it wants the next, 0 for never. It has it
-        earlier, so that nothing ends for the time that a proof takes.
+        `again` is in how many seconds one is wanted at the latest, 0 for never: by the server, of us, or because what
+        its own rests on ends then. It is made earlier, so that nothing ends for the time that a proof takes.
         """
         every = inf if self.policy.every is None else self.policy.every
         return min(every, 0.8 * again) if again else every
 
-    def until(self, proven_at: float, again: int = 0) -> float:
+    def until(self, proven_at: float, again: float = 0) -> float:
         """From when on a response is not read on before both ends, just proven, are proven again; inf for never."""
         return max(proven_at + self.every(again), self.ticks() + self._least)
 
@@ -85,7 +85,7 @@ class Freshness:
         """A quote that was asked for at this moment vouched for this binding key."""
         self._vouched.put(key, at)
 
-    def stands(self, key: bytes, again: int = 0) -> float:
+    def stands(self, key: bytes, again: float = 0) -> float:
         """The moment `until` which this key will do; 0 where it needs a new quote at once."""
         every, at = self.every(again), self._vouched.get(key)
         if every == inf:
@@ -104,7 +104,7 @@ class Freshness:
         with self._lock:
             self._claimed.discard(key)
 
-    def due(self, connection: object, proven_at: float, again: int) -> bool:
+    def due(self, connection: object, proven_at: float, again: float) -> bool:
         """At the first write of a request: must this connection, proven at this moment, be proven again?"""
         current = _TURN.get()
         if current is None or current.looked_at is connection:

@@ -84,6 +84,8 @@ class Proven:
     binding: Binding
     commitments: Commitments
     deployment: Deployment | None
+    good_for: float
+    """Seconds from now on for which all that it rests on holds: the proof, a grace, the grant that was demanded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +280,14 @@ class Judge:
             binding=binding,
             commitments=answer.commitments,
             deployment=deployment,
+            good_for=self._good_for(now, deployment),
         )
+
+    def _good_for(self, now: _Conversation, deployment: Deployment | None) -> float:
+        ends = _holds_until(now.result, now.verified)
+        if deployment is not None and self.policy.deployment is not None:
+            ends = min(ends, deployment.not_after)
+        return max((ends - self.clock()).total_seconds(), 0.0)
 
     def _by_key(
         self, answer: Answer, transcript: Transcript, known: _Conversation | None

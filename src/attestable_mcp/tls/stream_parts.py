@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import sys
+from math import inf
 from typing import Any
 
 from attestable_mcp.errors import ConversationError
@@ -61,9 +62,14 @@ def binding_key(peer: AttestedPeer | None) -> bytes:
     return peer.binding.binding_key if peer is not None and peer.binding is not None else b""
 
 
-def again_of(peer: AttestedPeer | None) -> int:
-    """In how many seconds the peer wants our own proof again; 0 for never, or where it wants none."""
-    return peer.said.again if peer is not None and peer.said is not None else 0
+def again_of(peer: AttestedPeer | None) -> float:
+    """In how many seconds at the latest a proof is wanted again: ours by the peer, or its own for what it rests on.
+
+    0 for never.
+    """
+    wanted = peer.said.again if peer is not None and peer.said is not None else 0
+    found = min(wanted or inf, inf if peer is None else max(peer.good_for, 1.0))
+    return 0.0 if found == inf else found
 
 
 def unreachable(origin: Origin, error: Exception) -> ConversationError:
