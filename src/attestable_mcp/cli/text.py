@@ -272,7 +272,6 @@ NO_DEMAND = "say what to demand: --policy FILE or --genuine-only"
 NO_DEMAND_HINT = (
     '"pin URL -o policy.toml" writes a policy for a server; --genuine-only proves the hardware but not the code'
 )
-GENUINE_ACCEPTS_STATUS = "name what you accept with --accept-status STATUS, or write a policy"
 BUNDLE_DEMANDS = "a bundle brings its own policy; to add to a policy, give yours with --policy or --genuine-only"
 ATTESTER_WITH_FILE = "--attester is for a live server: stored evidence asks nobody who you are"
 AT_WITH_URL = "--at is for stored evidence: a live connection is judged by the clock"
@@ -423,8 +422,6 @@ ORIGINS = {
     "asserted": "asserted only: under no signature",
 }
 """Headings over claims, by who stands behind them."""
-REPLACED_ANCHOR = "trust in the vendor's own root: it was replaced for this call by --anchor"
-FILE_CONNECTION = "any connection: this is stored evidence, and no server was asked to prove that it holds the key"
 UNVERIFIED = "UNVERIFIED"
 UNVERIFIED_BANNER = 'UNVERIFIED: nothing below was checked. "verify" checks.'
 

@@ -35,7 +35,6 @@ HELP_LOCKED = "file whose first line is the passphrase of the private key; asked
 HELP_NAME = "the deployment's name, such as prod"
 HELP_HOST = "a name or address under which clients meet it; may be repeated (default: the host of the URL)"
 HELP_DAYS = "days that the grant is good for (default: %(default)s)"
-HELP_SERIAL = "the grant's serial (default: the present time in seconds, always above earlier ones)"
 HELP_REVOKE_SERIAL = "take back the grant with this serial; may be repeated"
 HELP_BELOW = "take back all grants with a lower serial"
 HELP_REVOKE_KEY = "take back every grant for the deployment key with this hash; may be repeated"

@@ -15,7 +15,6 @@ SMT = 1 << 16
 RESERVED_ONE = 1 << 17
 """Bit 17 of a guest policy is always set."""
 MIGRATE_MA = 1 << 18
-SINGLE_SOCKET = 1 << 20
 ALIAS_CHECK_COMPLETE = 1 << 5
 
 

@@ -87,11 +87,6 @@ class Channel:
         self.client: object = None
         self.network = ""
 
-    @property
-    def starved(self) -> bool:
-        """True when nothing can be read before more ciphertext is fed."""
-        return self._starved
-
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Ciphertext from the peer."""
         if data:

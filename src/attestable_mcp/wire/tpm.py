@@ -241,11 +241,6 @@ def _ecdsa_value(reader: _Reader) -> bytes:
     return r.rjust(width, b"\0") + s.rjust(width, b"\0")
 
 
-def bare_rsassa(signature: bytes) -> Signature:
-    """An RSASSA SHA-256 signature without its TPMT_SIGNATURE head, as Azure's tools store it."""
-    return Signature(scheme="rsassa", hash="sha256", value=signature)
-
-
 def pcr_concatenation(quote: Quote, pcrs: Mapping[str, Mapping[int, bytes]]) -> bytes:
     """The bytes whose digest a quote signs: the selected PCRs, bank by bank as selected, ascending.
 
