@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attestable_mcp.appraise.fault import PolicyFault
 
 if TYPE_CHECKING:
-    from attestable_mcp.appraise.reading import Section
+    from attestable_mcp.appraise.section import Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,8 @@ from attestable_mcp.appraise.fault import PolicyFault
 from attestable_mcp.appraise.identity import measurements
 from attestable_mcp.appraise.lines import key_lines
 from attestable_mcp.appraise.policy import Places, Policy
-from attestable_mcp.appraise.reading import Section, load_text, policy_of, syntax
+from attestable_mcp.appraise.reading import load_text, policy_of, syntax
+from attestable_mcp.appraise.section import Section
 from attestable_mcp.appraise.uris import folded_pattern, may_lead_to, readings
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Caller
