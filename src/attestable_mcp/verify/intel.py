@@ -58,7 +58,8 @@ from attestable_mcp.verify.x509 import (
     walk,
 )
 from attestable_mcp.wire.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
-from attestable_mcp.wire.intel import IntelQuote, PckExtension, SgxReport, TdReport, quote_fields, read_pck_extension
+from attestable_mcp.wire.intel import IntelQuote, SgxReport, TdReport, quote_fields
+from attestable_mcp.wire.pck import PckExtension, read_pck_extension
 
 QE_VENDOR_ID = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Intel's quoting enclaves, UUID 939A7233-F79C-4CA9-940A-0DB3957F0607."""

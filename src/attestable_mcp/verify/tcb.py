@@ -15,7 +15,8 @@ from typing import NoReturn
 from attestable_mcp.errors import Revoked, VerificationError
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire.collateral import IsvLevel, QeIdentity, TcbInfo, TcbLevel, TdxModule
-from attestable_mcp.wire.intel import PckExtension, SgxReport, TdReport
+from attestable_mcp.wire.intel import SgxReport, TdReport
+from attestable_mcp.wire.pck import PckExtension
 
 UP_TO_DATE = "UpToDate"
 OUT_OF_DATE = "OutOfDate"

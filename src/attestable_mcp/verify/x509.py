@@ -36,7 +36,7 @@ from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchor
 from attestable_mcp.verify.memory import Window
 from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der as asn1
-from attestable_mcp.wire.intel import SGX_EXTENSION_OID
+from attestable_mcp.wire.pck import SGX_EXTENSION_OID
 
 _FOREIGN = (
     ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,

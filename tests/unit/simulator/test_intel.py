@@ -23,7 +23,8 @@ from attestable_mcp.simulator import options as o
 from attestable_mcp.simulator.intel import PcsAnswer, Vendor, well_known
 from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchors
 from attestable_mcp.wire.collateral import read_collateral_json, read_qe_identity, read_tcb_info
-from attestable_mcp.wire.intel import read_pck_extension, read_quote
+from attestable_mcp.wire.intel import read_quote
+from attestable_mcp.wire.pck import read_pck_extension
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DATA = bytes(range(64))
