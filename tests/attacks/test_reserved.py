@@ -207,6 +207,13 @@ def test_c4_lists_hold_what_is_for_the_client(member: str, told: Any) -> None:
     assert json.loads(got.rpartition("data: ")[2])["result"] == {member: LISTS[member]}
 
 
+def test_c4_no_cache_gives_one_clients_list_to_another() -> None:
+    for member, kept in (("prompts", "private"), ("resources", "private"), ("tools", "public"), ("contents", "public")):
+        result = {member: [], "ttlMs": 60000, "cacheScope": "public"}
+        answer = json.loads(sent(Behind(result), ask("x"), token=TOKEN)[1])["result"]
+        assert answer == result | {"cacheScope": kept}, "nothing is reserved there" if kept == "public" else member
+
+
 def test_a_list_says_what_it_keeps_back_as_the_manifest_wants_it() -> None:
     items = LISTS["prompts"][:3]
     listed = {"prompts": items, "_meta": {META_KEY: {"digest": "00"}}}

@@ -127,12 +127,16 @@ class Reserved:
         self._policy = policy
         self._tasks: Owners[str, tuple[str, tuple[About, ...]]] = Owners()
 
+    def rules(self, kind: Kind) -> bool:
+        """Is anything of this kind reserved?"""
+        return bool(self._policy.rules(kind))
+
     def allows(self, what: About, seen: Seen) -> bool:
         """May this client have it? A task is for the client that began it, for as long as what it asked for is."""
         if what.kind == "task":
             owner, began = self._tasks.get(what.name) or (None, ())
             return owner == seen.identity and all(self.allows(each, seen) for each in began)
-        if self._policy.rules(what.kind) and not _one_name(what.name):
+        if self.rules(what.kind) and not _one_name(what.name):
             return False
         if what.below:
             return self._policy.allows_below(what.name, seen.caller, seen.token)
@@ -177,6 +181,8 @@ class Shown:
 
     def _kept(self, result: rpc.Message) -> rpc.Message:
         for member, (kind, listed) in _LISTS.items():
+            if member in result and self._reserved.rules(kind) and result.get("cacheScope") == "public":
+                result = result | {"cacheScope": "private"}  # one client's list is not another's (2026-07-28, caching)
             result = self._filtered(result, member, lambda item, k=kind, by=listed.key: About(k, _text(item.get(by))))
         return self._filtered(result, "tasks", lambda item: About("task", _text(item.get("taskId"))))
 
