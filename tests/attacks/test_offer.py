@@ -29,14 +29,17 @@ from attestable_mcp.errors import (
     AppraisalRefused,
     AttestationError,
     ConversationError,
+    MalformedEvidence,
     ReceiptError,
     SignatureInvalid,
     ToolRefused,
 )
 from attestable_mcp.mcp.bridge import Bridge
 from attestable_mcp.mcp.client import AttestedClient
+from attestable_mcp.mcp.commitment import hidden_of
 from attestable_mcp.mcp.gate import make_gate
-from attestable_mcp.mcp.manifest import META_KEY, of_lists
+from attestable_mcp.mcp.manifest import META_KEY, TOOLS, of_lists
+from attestable_mcp.mcp.warden import Warden
 from attestable_mcp.mcp.watched import watched
 from attestable_mcp.mcp.witness import Witness
 from attestable_mcp.tls.client import attested_http_client, attested_transport
@@ -338,6 +341,40 @@ async def test_rug_pull_the_same_name_twice_is_no_list() -> None:
                 await client.call_tool("add", {"a": 1})
     assert caught.value.code == "bad_manifest"
     assert shifty.calls == []
+
+
+async def test_rug_pull_a_list_that_is_refused_makes_no_tool_harmless() -> None:
+    """Destructive as listed; then, in a list that is none, not: the fresh proof before its call is wanted still."""
+    drop = {**ADD, "annotations": {"destructiveHint": True}}
+    shifty = Shifty(drop)
+    async with running(shifty) as server, attested_client(server.url, policy=policy()) as client:
+        await client.list_tools()
+        shifty.tools = [drop, {**drop, "annotations": {"destructiveHint": False}}]
+        with pytest.raises(ToolRefused):
+            await client.list_tools()
+        shifty.tools = [drop]
+        before = client.peer.counter
+        await client.call_tool("add", {"a": 1})
+        assert client.peer.counter == before + 1
+
+
+def test_rug_pull_names_that_are_no_text_hide_nothing() -> None:
+    """A lone surrogate passes JSON and has no UTF-8: it ended the client by an exception that nobody expects."""
+    digests = {"\ud800": "00" * 32, "add": "00" * 32}
+    assert hidden_of({"_meta": {META_KEY: {"hidden": digests}}}) == {}
+    assert hidden_of({"_meta": {META_KEY: {"hidden": {"add": "00" * 32}}}}) == {"add": bytes(32)}
+
+
+def test_rug_pull_a_list_that_never_ends_is_refused() -> None:
+    warden = Warden(ManifestPolicy())
+
+    def list_for_ever() -> None:
+        for page in range(40):
+            names = ({**ADD, "name": f"{page} {number}"} for number in range(1000))
+            warden.page(TOOLS, list(names), first=True, last=False)
+
+    with pytest.raises(MalformedEvidence, match="at most"):
+        list_for_ever()
 
 
 @pytest.mark.parametrize("era", ERAS)

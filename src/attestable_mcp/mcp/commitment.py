@@ -86,6 +86,8 @@ def _summary(result: rpc.Message) -> Mapping[str, Any]:
 
 def _digests(found: Mapping[Any, Any]) -> dict[str, bytes] | None:
     try:
+        for name in found:
+            str(name).encode()  # a lone surrogate names nothing
         return {str(name): bytes.fromhex(digest) for name, digest in found.items()}
     except (ValueError, TypeError):
         return None

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attestable_mcp.appraise.offer import ManifestPolicy
 from attestable_mcp.errors import MalformedEvidence
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import commitment, rpc
 from attestable_mcp.mcp.manifest import BY_METHOD, PROMPTS, SERVER, TOOLS, Kind, Listing, server_digest, set_digest
 from attestable_mcp.mcp.precaution import Precaution
@@ -136,14 +137,15 @@ class Offered:
     ) -> rpc.Message | None:
         """The answer without what may not be shown; an error where the evidence does not commit to the list."""
         items = result.get(kind.name)
-        if kind is TOOLS and self._precaution is not None and isinstance(items, list):
-            self._precaution.learn(items)
-        self._hidden[kind] = ({} if first else self._hidden.get(kind, {})) | commitment.hidden_of(result)
+        hidden = ({} if first else self._hidden.get(kind, {})) | commitment.hidden_of(result)
+        self._hidden[kind] = hidden if len(hidden) <= LIMITS.manifest_items else {}
         last = not isinstance(result.get("nextCursor"), str)
         try:
             shown, whole = self._warden.page(kind, items if isinstance(items, list) else [], first=first, last=last)
         except MalformedEvidence as error:
             return error_of(message["id"], Refusal(code=error.code, message=error.message, hint=_MALFORMED))
+        if kind is TOOLS and self._precaution is not None:
+            self._precaution.learn(shown)  # not from a list that is refused: the tools that may be called are others
         if whole is not None:
             await self._commitment(kind, whole, result)
         if kind in self._unproven:

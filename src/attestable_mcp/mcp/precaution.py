@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.tls.fresh import Freshness
 
 
@@ -18,7 +19,9 @@ class Precaution:
         self._destructive: dict[str, bool] = {}
 
     def learn(self, tools: list[Any]) -> None:
-        """Take note of listed tools."""
+        """Take note of listed tools that may be called."""
+        if len(self._destructive) > 2 * LIMITS.manifest_items:
+            self._destructive.clear()  # what is not known counts as destructive
         for tool in tools:
             name = tool.get("name") if isinstance(tool, dict) else None
             marks = tool.get("annotations") if isinstance(tool, dict) else None

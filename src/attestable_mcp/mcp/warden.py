@@ -120,7 +120,8 @@ class Warden:
         if first:
             state.reading = {}
         state.reading |= {name: (digest, found.items[name]) for name, digest in found.digests.items()}
-        if len(state.reading) > LIMITS.manifest_items:
+        known = state.listed.keys() | found.digests.keys()  # first pages of a list that never ends come again and again
+        if len(state.reading) > LIMITS.manifest_items or len(known) > 2 * LIMITS.manifest_items:
             raise MalformedEvidence(f"{kind.name}: wanted at most {LIMITS.manifest_items}", code="bad_manifest")
         state.listed |= {name: state.reading[name] for name in found.digests}
         if not state.closed:
