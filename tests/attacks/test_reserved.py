@@ -16,7 +16,8 @@ import httpx2
 import pytest
 
 from attestable_mcp import attested_http_client, serve
-from attestable_mcp.appraise.server_policy import Allow, Rule, ServerPolicy
+from attestable_mcp.appraise.rule import Allow, Rule
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import ConversationError
 from attestable_mcp.limits import LIMITS

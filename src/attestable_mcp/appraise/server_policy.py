@@ -18,28 +18,24 @@ Of the entries of `allow` one has to hold whole. What no table names is for ever
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from attestable_mcp.appraise.fault import PolicyFault
-from attestable_mcp.appraise.identity import measurements
 from attestable_mcp.appraise.lines import key_lines
 from attestable_mcp.appraise.policy import Places, Policy
 from attestable_mcp.appraise.reading import load_text, policy_of, syntax
+from attestable_mcp.appraise.rule import WORDS, Allow, Kind, Rule, is_open, rule_for
 from attestable_mcp.appraise.section import Section
 from attestable_mcp.appraise.uris import folded_pattern, may_lead_to, readings
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Caller
 
 Mode = Literal["none", "optional", "required"]
-Kind = Literal["tool", "prompt", "resource"]
 MODES = ("none", "optional", "required")
 _KEYS: Mapping[Kind, str] = {"tool": "name", "prompt": "name", "resource": "uri"}
 """By what each kind is named, in the policy as in MCP."""
@@ -49,83 +45,6 @@ _EXAMPLES: Mapping[Kind, str] = {
     "resource": '"ledger://accounts/7", or a pattern such as "ledger://accounts/*"',
 }
 _PLAINLY = "Write it plainly: no fragment, no . or .. as a segment, * for a {part}, no sign of patterns behind a %."
-_HASHES = ("deployment_key", "token_sha256")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allow:
-    """One way to be allowed; what is given has to hold together.
-
-    `client`: the name of an accepted release. `measurement`: a value measured over the code, hex. `deployment`: the
-    name in the client's grant, and `deployment_key` the hash of its key. `token_sha256`: of a bearer token. `attested`:
-    any client that proved itself.
-
-    Raises:
-        ConfigurationError: Nothing is given, or a value of the wrong form.
-    """
-
-    client: str | None = None
-    measurement: str | None = None
-    deployment: str | None = None
-    deployment_key: str | None = None
-    token_sha256: str | None = None
-    attested: bool = False
-
-    def __post_init__(self) -> None:
-        given = [name for name in (*_WORDS, "attested") if getattr(self, name)]
-        if not given:
-            raise PolicyFault("wanted at least one condition", hint="{ attested = true } allows every proven client")
-        for name in _HASHES:
-            value = getattr(self, name)
-            if value is not None and not _is_hex(value, 64):
-                raise PolicyFault(f"wanted 64 hex digits, seen {value!r}", name)
-        if self.measurement is not None and not _is_hex(self.measurement):
-            raise PolicyFault(f"wanted hex digits, seen {self.measurement!r}", "measurement")
-
-    def holds(self, caller: Caller | None, token: str | None) -> bool:
-        """Does this client, with this bearer token, meet every condition?"""
-        if self.token_sha256 is not None and not _is_token(token, self.token_sha256):
-            return False
-        needs_caller = self.attested or any(getattr(self, name) for name in _WORDS if name != "token_sha256")
-        return not needs_caller or (caller is not None and self._is(caller))
-
-    def _is(self, caller: Caller) -> bool:
-        held = caller.deployment
-        return (
-            self.client in (None, caller.release)
-            and (self.measurement is None or self.measurement.lower() in measurements(caller.code))
-            and (self.deployment is None or (held is not None and held.name == self.deployment))
-            and (self.deployment_key is None or (held is not None and held.key == self.deployment_key.lower()))
-        )
-
-
-_WORDS = ("client", "measurement", "deployment", "deployment_key", "token_sha256")
-
-
-def _is_hex(value: str, size: int | None = None) -> bool:
-    return bool(value) and set(value) <= set("0123456789abcdefABCDEF") and size in (None, len(value))
-
-
-def _is_token(token: str | None, wanted: str) -> bool:
-    if token is None:
-        return False
-    return hmac.compare_digest(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest(), wanted.lower())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """Who may see and use what has this name or URI, or one that matches it (`*` and `?`).
-
-    Raises:
-        ConfigurationError: No name, or no entry.
-    """
-
-    name: str
-    allow: tuple[Allow, ...]
-
-    def __post_init__(self) -> None:
-        if not self.name or not self.allow:
-            raise PolicyFault("wanted a name and at least one entry in allow", "name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +93,7 @@ class ServerPolicy:
 
     def _reachable(self, entry: Allow, kind: Kind, index: int) -> None:
         """A condition that no client can ever meet is a mistake, not a rule."""
-        wants = [word for word in _WORDS if getattr(entry, word) is not None and word != "token_sha256"]
+        wants = [word for word in WORDS if getattr(entry, word) is not None and word != "token_sha256"]
         if (wants or entry.attested) and self.clients == "none":
             raise PolicyFault('clients = "none": nobody proves anything', kind, index, "allow")
         labels = {release.label for release in self.policy.rules.releases} if self.policy else set()
@@ -213,28 +132,18 @@ class ServerPolicy:
             return True
         plain = {rule.name: rule for rule in rules}
         if kind != "resource":
-            return _open(_about(name, plain), caller, token)
+            return is_open(rule_for(name, plain), caller, token)
         folded = {folded_pattern(rule.name) or "*": rule for rule in rules}
-        found = [_about(form, folded if nth else plain, sets=False) for nth, form in enumerate(readings(name))]
-        return bool(found) and all(_open(rule, caller, token) for rule in found)
+        found = [rule_for(form, folded if nth else plain, sets=False) for nth, form in enumerate(readings(name))]
+        return bool(found) and all(is_open(rule, caller, token) for rule in found)
 
     def allows_below(self, template: str, caller: Caller | None, token: str | None) -> bool:
         """May this client learn which resources a URI template leads to?"""
         return all(
-            _open(rule, caller, token)
+            is_open(rule, caller, token)
             for rule in self.resources
             if may_lead_to(template, folded_pattern(rule.name) or "*")
         )
-
-
-def _about(name: str, rules: Mapping[str, Rule], *, sets: bool = True) -> Rule | None:
-    """The rule with this very name, else the first whose pattern it matches; `sets`: brackets are sets."""
-    matching = (rule for p, rule in rules.items() if fnmatchcase(name, p if sets else p.replace("[", "[[]")))
-    return rules.get(name) or next(matching, None)
-
-
-def _open(rule: Rule | None, caller: Caller | None, token: str | None) -> bool:
-    return rule is None or any(entry.holds(caller, token) for entry in rule.allow)
 
 
 def read_server_policy(text: str, name: str, base: Path | None = None) -> ServerPolicy:
@@ -269,7 +178,7 @@ def _rule(section: Section, kind: Kind) -> Rule:
 
 
 def _allow(section: Section) -> Allow:
-    values: dict[str, Any] = {word: section.text(word) for word in _WORDS}
+    values: dict[str, Any] = {word: section.text(word) for word in WORDS}
     attested = section.flag("attested")
     section.finish()
     return section.build(Allow, attested=bool(attested), **values)

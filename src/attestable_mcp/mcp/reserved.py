@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attestable_mcp.appraise.server_policy import Kind, ServerPolicy
+from attestable_mcp.appraise.rule import Kind
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.errors import AttestationError
 from attestable_mcp.hints import hint_for
 from attestable_mcp.limits import LIMITS

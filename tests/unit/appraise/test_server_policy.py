@@ -10,7 +10,8 @@ import pytest
 
 from attestable_mcp.appraise.policy import Policy
 from attestable_mcp.appraise.reattest import ReattestPolicy
-from attestable_mcp.appraise.server_policy import Allow, Rule, ServerPolicy
+from attestable_mcp.appraise.rule import Allow, Rule
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.errors import ConfigurationError
 from attestable_mcp.rats import Caller, Deployment, Verdict
 

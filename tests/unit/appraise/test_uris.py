@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestable_mcp.appraise.server_policy import Allow, Rule, ServerPolicy
+from attestable_mcp.appraise.rule import Allow, Rule
+from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.appraise.uris import folded_pattern, may_lead_to, readings
 from attestable_mcp.limits import LIMITS
 
