@@ -532,3 +532,26 @@ def test_the_servers_word_on_a_proof_is_read_strictly() -> None:
     ):
         with pytest.raises(AttestationError):
             Said.decode(damaged)
+
+
+# A client that is served less than it thinks
+
+
+@pytest.mark.parametrize("code", ["\x01", "\x02"])
+def test_c4_a_client_whose_proof_is_refused_and_that_is_served_all_the_same_is_told(code: str) -> None:
+    """Under "optional" a refused client is served as nobody: it has to learn that, or it misses what it came for."""
+    clients = ClientGate(ServerPolicy(clients="optional", policy=_policy()))
+
+    async def run() -> tuple[str, ...]:
+        async with _serving(clients) as server:
+            gate = Gate(_policy(), prover=ClientProver(SimulatedAttester(code.encode() * 32)))
+            assert (await _get(server.url, gate)).status_code == 200
+            assert gate.newest is not None
+            return gate.newest.result.not_proven
+
+    told = [sentence for sentence in asyncio.run(run()) if "who we are" in sentence]
+    assert told == (
+        []
+        if code == "\x01"
+        else ["who we are: the server refuses our proof (measurement_mismatch) and serves us as it serves anybody"]
+    )

@@ -6,6 +6,8 @@ alike. It returns an `AttestedPeer` or raises; no byte of an application is sent
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +38,8 @@ from attestable_mcp.tls.prover import ClientProver
 from attestable_mcp.tls.spans import traced
 from attestable_mcp.tls.steps import Send, Steps, Within, Work
 from attestable_mcp.verifier import Verifier
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ class Gate:
         peer, asked = yield from self._live(channel, origin, certificate, quote=quote)
         peer = yield from self._admit(peer)
         if asked is not None and self.prover is not None:
-            peer = replace(peer, said=(yield from self._prove(self.prover, asked, channel, peer)))
+            peer = _told(peer, (yield from self._prove(self.prover, asked, channel, peer)))
         return self._remembered(peer, begun)
 
     def _live(
@@ -276,6 +280,16 @@ class Gate:
         self._peers.put(peer.origin, peer)
         self.newest = peer
         return peer
+
+
+def _told(peer: AttestedPeer, said: Said) -> AttestedPeer:
+    """The peer with what it says of our proof; a result says it where we are served, and as nobody."""
+    if said.verdict != "refused":
+        return replace(peer, said=said)
+    code = said.code if re.fullmatch("[a-z0-9_]{1,64}", said.code) else "without a reason"
+    _log.warning("%s serves us, but refuses our proof: %s: %r", peer.origin, code, said.message)
+    sentence = f"who we are: the server refuses our proof ({code}) and serves us as it serves anybody"
+    return replace(peer, said=said, result=replace(peer.result, not_proven=(*peer.result.not_proven, sentence)))
 
 
 def _by_certificate(origin: Origin, certificate: ProvenCertificate, left_open: tuple[str, ...]) -> AttestedPeer:
