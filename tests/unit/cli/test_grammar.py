@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 
@@ -234,7 +235,34 @@ def test_bash_completes_a_verb_and_an_option(cli, tmp_path):
     script.write_text(cli("completion", "bash").out)
     probe = (
         f"source {script}; COMP_WORDS=(attestable-mcp ver); COMP_CWORD=1; _attestable_mcp; echo ${{COMPREPLY[0]}};"
-        "COMP_WORDS=(attestable-mcp verify --gen); COMP_CWORD=2; _attestable_mcp; echo ${COMPREPLY[0]}"
+        "COMP_WORDS=(attestable-mcp verify --gen); COMP_CWORD=2; _attestable_mcp; echo ${COMPREPLY[0]};"
+        "COMP_WORDS=(attestable-mcp owner gr); COMP_CWORD=2; _attestable_mcp; echo ${COMPREPLY[0]};"
+        "COMP_WORDS=(attestable-mcp install claude-c); COMP_CWORD=2; _attestable_mcp; echo ${COMPREPLY[0]}"
     )
     shown = subprocess.run(["bash", "-c", probe], check=True, capture_output=True, text=True, timeout=20).stdout
-    assert shown.split() == ["verify", "--genuine-only"]
+    assert shown.split() == ["verify", "--genuine-only", "grant", "claude-code"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is absent")
+def test_fish_completes_a_verb_with_its_words_and_an_action(cli, tmp_path):
+    script = tmp_path / "script"
+    script.write_text(cli("completion", "fish").out)
+
+    def completed(line):
+        command = f"source {script}; complete -C '{line}'"
+        return subprocess.run(["fish", "-c", command], check=True, capture_output=True, text=True, timeout=20).stdout
+
+    assert completed("attestable-mcp own") == f"owner\t{text.SUMMARIES['owner']}\n"
+    assert completed("attestable-mcp owner gr") == "grant\n"
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_apostrophes_end_no_word_of_a_script(cli, shell):
+    """Python's own rules for quotes are those of sh, which zsh shares; fish has its own."""
+    lines = cli("completion", shell).out.splitlines()
+    (line,) = [line for line in lines if "make an owner" in line]
+    said = text.SUMMARIES["owner"]
+    if shell == "zsh":
+        assert shlex.split(line) == [f"owner:{said}"]
+    else:
+        assert line.endswith("-d '" + said.replace("'", "\\'") + "'")
