@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 
-from attestable_mcp.cli.main import main
+from attestable_mcp.cli.main import entry
 
 
 def words(environ: Mapping[str, str]) -> list[str]:
@@ -20,4 +19,4 @@ def _given(value: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(words(os.environ)))
+    entry(words(os.environ))

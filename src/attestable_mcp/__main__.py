@@ -1,8 +1,6 @@
 """`python -m attestable_mcp` is the command line."""
 
-import sys
-
-from attestable_mcp.cli.main import main
+from attestable_mcp.cli.main import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

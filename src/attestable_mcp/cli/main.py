@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
-from typing import cast
+from typing import NoReturn, cast
 
 from attestable_mcp.cli import text
 from attestable_mcp.cli.command import Arguments, Parser, UsageError, Verb, add_common
@@ -15,6 +18,7 @@ from attestable_mcp.cli.endings import guarded
 from attestable_mcp.cli.logs import show_waits
 from attestable_mcp.cli.terminal import Terminal, open_terminal
 
+_GRACE_SECONDS = 0.2
 VERBS = (
     "serve",
     "verify",
@@ -45,6 +49,26 @@ def main(words: Sequence[str] | None = None) -> int:
     ours = given[: given.index("--")] if "--" in given else given
     terminal = open_terminal(json_output="--json" in ours, debug="--debug" in ours)
     return guarded(lambda: _run(given, terminal), terminal)
+
+
+def entry(words: Sequence[str] | None = None) -> NoReturn:
+    """The command itself: `main`, then the end of the process, on time.
+
+    A thread that still waits for a vendor's service, after --timeout or Ctrl-C gave it up, is not waited for: Python
+    would, for as long as that service keeps silent.
+    """
+    code = main(words)
+    threads = [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    for thread in threads:
+        thread.join(_GRACE_SECONDS)
+    if any(thread.is_alive() for thread in threads):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be absent, closed or broken
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(words: list[str], terminal: Terminal) -> int:

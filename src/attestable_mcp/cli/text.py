@@ -519,7 +519,7 @@ def protocol_error(error: BaseException) -> str:
 
 def timed_out(url: str, seconds: float) -> str:
     """Our own patience ended."""
-    return f"{url} did not answer within {seconds:g} seconds"
+    return f"no answer within {seconds:g} seconds from {url}, or from a service that vouches for its platform"
 
 
 def unreachable(url: str, reason: str) -> str:

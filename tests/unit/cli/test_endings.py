@@ -182,3 +182,13 @@ def test_a_page_shows_verdict_findings_open_ends_error_and_next_step_in_this_ord
     assert places == sorted(places)
     assert "\x1b" not in lines
     assert "\x1b[31mREFUSED" in "\n".join(page(terminal(colour=True), result))
+
+
+def test_a_thread_that_waits_for_somebody_else_holds_up_no_end():
+    """As one that asks a vendor's service does, after --timeout gave it up."""
+    program = (
+        "import threading, time; from attestable_mcp.cli.main import entry;"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); entry(['--version', '--json'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, json.loads(ended.stdout)["name"]) == (0, "attestable-mcp")
