@@ -207,7 +207,8 @@ def verify(
         findings=trail.findings, anchor=anchor, anchor_name=name, simulated=False, at=at, valid_until=expires,
         ends=(("token", expires),),
         not_proven=(
-            _NOT_SEEN.format(trust.issuer), *(() if trust.nonce else (_NO_NONCE,)),
+            _NOT_SEEN.format(trust.issuer or "the holder of a key that the policy names"),
+            *(() if trust.nonce else (_NO_NONCE,)),
             *((_NO_PARTS.format(unseen),) if unseen else ()),
         ),
     )  # fmt: skip
