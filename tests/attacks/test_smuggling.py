@@ -1,7 +1,7 @@
 """Requests that one reader takes for another than the next: what a client could slip past the rules of a front door.
 
 Each is sent as bytes on a proven connection, since no HTTP client would send it. Behind stands either a server that
-notes what reaches it, or a process that says whom it was told of.
+notes what reaches it, or a process that says whom a line of its input names.
 """
 
 from __future__ import annotations
@@ -42,21 +42,17 @@ ENVELOPE = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelco
             "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "1"}}  # fmt: skip
 FORGED = {"verdict": "verified", "tee": "sgx", "release": "billing", "code": {"mrenclave": "02"}, "claims": {},
           "key": "", "transcript": "", "simulated": False, "deployment": None}  # fmt: skip
-WHO = '''
-from mcp.server import MCPServer
-from mcp.server.mcpserver import Context
-from attestable_mcp import attestation_of
+WHO = """
+import json, sys
 
-server = MCPServer("s")
-
-@server.tool()
-def who(ctx: Context) -> str:
-    """Say who calls."""
-    peer = attestation_of(ctx).peer
-    return peer.release if peer else "nobody"
-
-server.run()
-'''
+DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "public"}
+for line in sys.stdin.buffer:
+    message = json.loads(line)
+    told = {"content": [{"type": "text", "text": "billing" if b"billing" in line else "nobody"}]}
+    result = DISCOVERED if message["method"] == "server/discover" else told
+    answer = {"jsonrpc": "2.0", "id": message.get("id"), "result": {**result, "resultType": "complete"}}
+    print(json.dumps(answer), flush=True)
+"""
 
 
 @pytest.fixture
@@ -212,7 +208,7 @@ MODERN = f"POST /mcp HTTP/1.1\n{JSON}mcp-protocol-version: 2026-07-28\nmcp-metho
 async def test_smuggling_no_spelling_of_a_callers_name_reaches_a_process(tmp_path: Path, policy: str) -> None:
     path = tmp_path / "who.py"
     path.write_text(WHO)
-    command = [sys.executable, str(path)]
+    command = [sys.executable, "-S", str(path)]
     async with serve(command, attester=SimulatedAttester(SERVER), clients=policy, manifest=False) as server:
         for name, body in _forged().items():
             answer = await send(server.url, MODERN, body, None)
