@@ -139,8 +139,10 @@ async def test_a_tool_is_for_one_measurement_and_tools_learn_who_calls(target: A
             assert billing.peer.said.verdict == "verified"
 
 
-@pytest.mark.parametrize("target", ["sdk", "fastmcp", "stdio"], indirect=True)
-@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.parametrize(
+    ("target", "mode"), [("sdk", "legacy"), ("sdk", "auto"), ("fastmcp", "auto"), ("stdio", "legacy")],
+    indirect=["target"],
+)  # fmt: skip
 async def test_prompts_and_resources_are_for_one_client(target: Any, mode: str) -> None:
     """What the other is shown agrees with what the evidence commits to all the same."""
     policy = clients() + MORE
