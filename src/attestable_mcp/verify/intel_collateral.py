@@ -21,20 +21,11 @@ from attestable_mcp.errors import (
 )
 from attestable_mcp.rats import DocumentKind, Endorsements, Finding, SignedDocument, Tee
 from attestable_mcp.verify.anchors import TrustAnchor
+from attestable_mcp.verify.intel_crls import check_crls, crls_of, read_crls
 from attestable_mcp.verify.memory import Memory, Window, anchor_digest
 from attestable_mcp.verify.pck import PCS, Pck
 from attestable_mcp.verify.trail import Trail
-from attestable_mcp.verify.x509 import (
-    Certificate,
-    Path,
-    Shelf,
-    check_crls,
-    crls_of,
-    demand_window,
-    read_crls,
-    signature_holds,
-    walk,
-)
+from attestable_mcp.verify.x509 import Certificate, Path, Shelf, demand_window, signature_holds, walk
 from attestable_mcp.wire.collateral import QeIdentity, TcbInfo, read_qe_identity, read_tcb_info
 from attestable_mcp.wire.intel import IntelQuote
 

@@ -1,4 +1,4 @@
-"""Intel's certificate chains and CRLs over `cryptography`: P-256 throughout, anchors compared by key.
+"""Intel's certificate chains over `cryptography`: P-256 throughout, anchors compared by key.
 
 `cryptography`'s own path validation refuses every TEE chain and checks no revocation, so the walk is ours (RFC 5280
 §6.1 without policies and name constraints, which Intel's profile does not use): order is not fixed, the root may be
@@ -23,14 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from attestable_mcp.errors import (
-    ChainInvalid,
-    EndorsementStale,
-    EndorsementUnavailable,
-    MalformedEvidence,
-    Revoked,
-    SignatureInvalid,
-)
+from attestable_mcp.errors import ChainInvalid, EndorsementUnavailable, MalformedEvidence
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.verify.anchors import SIMULATED_ROOT, TrustAnchor
 from attestable_mcp.verify.memory import Window
@@ -38,10 +31,11 @@ from attestable_mcp.verify.trail import Trail
 from attestable_mcp.wire import der as asn1
 from attestable_mcp.wire.pck import SGX_EXTENSION_OID
 
-_FOREIGN = (
+FOREIGN = (
     ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType, x509.AttributeNotFound,
 )  # fmt: skip
+"""What `cryptography` raises over certificates and CRLs that it cannot read."""
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 _SECOND = timedelta(seconds=1)
 _SGX_OID = x509.ObjectIdentifier(SGX_EXTENSION_OID)
@@ -106,7 +100,7 @@ def read_certificate(der: bytes, names: dict[bytes, str] | None = None) -> Certi
     """
     try:
         return _read_certificate(der, {} if names is None else names)
-    except (MalformedEvidence, *_FOREIGN) as error:
+    except (MalformedEvidence, *FOREIGN) as error:
         raise Unreadable(f"{type(error).__name__}: {str(error)[:160]}") from error
 
 
@@ -222,7 +216,7 @@ def signature_holds(key: ec.EllipticCurvePublicKey, signature: bytes, message: b
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
         key.verify(encode_dss_signature(r, s), message, _ECDSA_SHA256)
-    except (InvalidSignature, *_FOREIGN):
+    except (InvalidSignature, *FOREIGN):
         return False
     return True
 
@@ -232,7 +226,7 @@ def point_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
     """A P-256 public key from x || y (64 bytes); None if that is no point of the curve."""
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
-    except _FOREIGN:
+    except FOREIGN:
         return None
 
 
@@ -242,7 +236,7 @@ def _issued_by(certificate: Certificate, issuer: Certificate) -> bool:
         if not certificate.algorithms_agree or certificate.issuer != issuer.subject:
             return False
         issuer.key.verify(handle.signature, handle.tbs_certificate_bytes, _ECDSA_SHA256)
-    except (InvalidSignature, *_FOREIGN):
+    except (InvalidSignature, *FOREIGN):
         return False
     return True
 
@@ -362,101 +356,3 @@ def _demand_usable(certificate: Certificate, depth: int, trail: Trail, check: st
     too_deep = certificate.path_length is not None and certificate.path_length < depth - 1
     if not certificate.is_ca or not certificate.may_sign_certificates or too_deep:
         trail.refuse(ChainInvalid, check, wanted="a CA that may sign this certificate", seen=f"{name} may not")
-
-
-# --- revocation -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crl:
-    """A readable CRL and the DER of its issuer's name."""
-
-    handle: x509.CertificateRevocationList = field(repr=False)
-    issuer: bytes
-
-
-def read_crls(crls: Iterable[bytes]) -> tuple[Crl, ...]:
-    """The readable CRLs of an untrusted bag."""
-    found = []
-    for der in dict.fromkeys(crls):
-        try:
-            handle = x509.load_der_x509_crl(der)
-            found.append(Crl(handle=handle, issuer=_crl_issuer(handle.tbs_certlist_bytes)))
-        except (MalformedEvidence, *_FOREIGN):
-            continue
-    return tuple(found)
-
-
-def _crl_issuer(signed: bytes) -> bytes:
-    """The second SEQUENCE of a TBSCertList: version (an INTEGER) may stand first, the algorithm before the issuer."""
-    _, at, _ = asn1.span(signed, 0)
-    tag, _, end = asn1.span(signed, at)
-    if tag == asn1.INTEGER:
-        _, _, end = asn1.span(signed, end)
-    return signed[end : asn1.span(signed, end)[2]]
-
-
-def crls_of(issuer_name: bytes, crls: Sequence[Crl]) -> tuple[x509.CertificateRevocationList, ...]:
-    """Those whose issuer has this name."""
-    return tuple(crl.handle for crl in crls if crl.issuer == issuer_name)
-
-
-def check_crls(
-    issuer: Certificate,
-    named: Sequence[x509.CertificateRevocationList],
-    serials: dict[int, str],
-    *,
-    at: datetime,
-    trail: Trail,
-    check: str,
-) -> Window:
-    """Demand one CRL that `issuer` signed and that is in force at `at`; no CRL that it signed may list a certificate.
-
-    `serials` maps serial numbers to names for the report. Answers the window in which this holds.
-
-    Raises:
-        Revoked, SignatureInvalid, EndorsementStale, ChainInvalid.
-    """
-    if not issuer.may_sign_crls:
-        trail.refuse(ChainInvalid, check, wanted="a CA that may sign CRLs", seen=f"{issuer.common_name!a}")
-    signed = [crl for crl in named if _crl_holds(crl, issuer.key)]
-    if not signed:
-        trail.refuse(SignatureInvalid, check, wanted=f"a CRL signed by {issuer.common_name!a}", seen="a bad signature")
-    for crl in signed:
-        _demand_unlisted(crl, serials, trail, check)
-    windows = [window for crl in signed if (window := _crl_window(crl)) is not None]
-    current = [window for window in windows if at in window]
-    if not current:
-        seen = (
-            ", ".join(f"{w.start:%Y-%m-%dT%H:%M:%SZ} to {w.end:%Y-%m-%dT%H:%M:%SZ}" for w in windows) or "no nextUpdate"
-        )
-        trail.refuse(EndorsementStale, check, wanted=f"a CRL in force at {at:%Y-%m-%dT%H:%M:%SZ}", seen=seen)
-    best = max(current, key=lambda window: window.end)
-    trail.passed(check, f"not revoked, CRL until {best.end:%Y-%m-%dT%H:%M:%SZ}")
-    return best
-
-
-def _crl_holds(crl: x509.CertificateRevocationList, key: ec.EllipticCurvePublicKey) -> bool:
-    """Signed by this key, and complete: a critical extension would narrow what the list speaks for (RFC 5280 §5.2)."""
-    try:
-        return not any(extension.critical for extension in crl.extensions) and crl.is_signature_valid(key)
-    except (InvalidSignature, *_FOREIGN):
-        return False
-
-
-def _demand_unlisted(crl: x509.CertificateRevocationList, serials: dict[int, str], trail: Trail, check: str) -> None:
-    for serial, name in serials.items():
-        try:
-            entry = crl.get_revoked_certificate_by_serial_number(serial)
-        except _FOREIGN as error:
-            trail.refuse(ChainInvalid, check, reason=f"the CRL cannot be read: {error}")
-        if entry is not None:
-            trail.refuse(Revoked, check, wanted="no revoked certificate", seen=f"{name}, serial {serial:x}, is revoked")
-
-
-def _crl_window(crl: x509.CertificateRevocationList) -> Window | None:
-    try:
-        until = crl.next_update_utc
-        return None if until is None else Window(start=crl.last_update_utc, end=until)
-    except _FOREIGN:
-        return None
