@@ -84,15 +84,34 @@ async def read_manifest(ask: Ask, *, counter: int = 0) -> Manifest:
         NoLists: it speaks neither era to us. ConversationError: a list without end. MalformedEvidence: a list that no
             digest can be made of.
     """
-    session = await _modern(ask) or await _legacy(ask)
+    statuses: list[int] = []
+
+    async def noted(method: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        reply = await ask(method, body, headers)
+        statuses.append(reply.status)
+        return reply
+
+    session = await _modern(noted) or await _legacy(noted)
     if session is None:
-        raise NoLists("the server answers neither server/discover nor initialize", hint="it may want authorization")
+        raise _no_lists(statuses[-1])
     try:
         server = await _named(session, ask)
         lists = {kind.name: await session.all(kind) for kind in KINDS if session.has(kind)}
     finally:
         await session.close()
     return of_lists(lists, server=server, counter=counter)
+
+
+def _no_lists(status: int) -> NoLists:
+    seen = f" (HTTP {status})" if status not in (0, 200) else ""  # 0: no answer came in time
+    hints = {
+        401: "it wants authorization: --header-env Authorization=VARIABLE, or --header-file",
+        403: "it serves only clients that prove themselves (--attester NAME), or only some that it knows by a header",
+        404: "check the path of the address: MCP servers mostly answer under /mcp",
+    }
+    usual = "see the server's own log: it may not be up yet" if status >= 500 else "it may want authorization"
+    text = f"the server answers neither server/discover nor initialize{seen}"
+    return NoLists(text, hint=hints.get(status, usual))
 
 
 async def _named(session: _Session, ask: Ask) -> Item:
