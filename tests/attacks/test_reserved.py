@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from two_clients import BILLING, KNOWN, POLICY, REPORTS, SERVER
 
 from attestable_mcp import attested_http_client, serve
 from attestable_mcp.appraise.rule import Allow, Rule
@@ -255,18 +256,8 @@ def test_a_task_with_an_endless_name_is_nobodys() -> None:
 
 # --- tasks: whose they are ------------------------------------------------------------------------------------------
 
-SERVER, BILLING, REPORTS = (bytes([n]) * 32 for n in (1, 2, 3))
-TRUST = '[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n'
-POLICY = f'{TRUST}[policy]\nmrenclave = "{SERVER.hex()}"\n'
 CLIENTS = f"""clients = "optional"
-{TRUST}
-[[policy.accept]]
-name = "billing"
-mrenclave = "{BILLING.hex()}"
-[[policy.accept]]
-name = "reports"
-mrenclave = "{REPORTS.hex()}"
-[[tool]]
+{KNOWN}[[tool]]
 name = "transfer"
 allow = [{{ client = "billing" }}, {{ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}" }}]
 """

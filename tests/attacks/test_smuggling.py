@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from two_clients import BILLING, KNOWN, POLICY, REPORTS, SERVER
 
 from attestable_mcp import serve
 from attestable_mcp.attest.simulated import SimulatedAttester
@@ -24,19 +25,7 @@ from attestable_mcp.tls.streams import AsyncBackend
 
 pytestmark = pytest.mark.anyio
 
-SERVER, BILLING, REPORTS = (bytes([n]) * 32 for n in (1, 2, 3))
-TRUST = '[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n'
-POLICY = f'{TRUST}[policy]\nmrenclave = "{SERVER.hex()}"\n'
-CLIENTS = f"""
-clients = "optional"
-{TRUST}
-[[policy.accept]]
-name = "billing"
-mrenclave = "{BILLING.hex()}"
-[[policy.accept]]
-name = "reports"
-mrenclave = "{REPORTS.hex()}"
-"""
+CLIENTS = f'clients = "optional"\n{KNOWN}'
 RULES = f'{CLIENTS}[[tool]]\nname = "transfer"\nallow = [{{ client = "billing" }}]\n'
 ENVELOPE = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
             "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "1"}}  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -11,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from processes import is_alive
 
 from attestable_mcp.mcp.child import Command
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
@@ -52,14 +52,6 @@ def plain_command(tmp_path: Path) -> Callable[..., Command]:
 def started(tmp_path: Path) -> Callable[[], list[int]]:
     """The ids of all processes that were started."""
     return lambda: sorted(int(path.name) for path in (tmp_path / "pids").iterdir())
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture

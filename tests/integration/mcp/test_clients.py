@@ -18,6 +18,7 @@ import pytest
 from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from two_clients import BILLING, KNOWN, POLICY, REPORTS, SERVER
 
 from attestable_mcp import AttestationError, attestation_of, attested_client, attested_http_client, serve
 from attestable_mcp.appraise.policy import Policy
@@ -29,20 +30,11 @@ from attestable_mcp.tls.listening import PlainServer
 
 pytestmark = pytest.mark.anyio
 
-SERVER, BILLING, REPORTS, STRANGER = (bytes([n]) * 32 for n in (1, 2, 3, 4))
-TRUST = '[trust]\nsimulated = "accept"\nendorsements = ["stapled"]\n'
-POLICY = f'{TRUST}[policy]\nmrenclave = "{SERVER.hex()}"\n'
+STRANGER = b"\4" * 32
 TOKEN = "s3cret"
 CLIENTS = f"""
 clients = "MODE"
-{TRUST}
-[[policy.accept]]
-name = "billing"
-mrenclave = "{BILLING.hex()}"
-[[policy.accept]]
-name = "reports"
-mrenclave = "{REPORTS.hex()}"
-[[tool]]
+{KNOWN}[[tool]]
 name = "transfer"
 allow = [{{ client = "billing" }}, {{ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}" }}]
 """

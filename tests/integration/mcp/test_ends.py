@@ -22,6 +22,7 @@ import pytest
 from eras import LEGACY, MODERN, bridge_to, era_server, until
 from fair import Since
 from mcp import Client, MCPError
+from processes import is_alive
 
 from attestable_mcp.mcp.bridge_pulse import Pulse
 
@@ -179,7 +180,7 @@ class Stack:
         """No process of the server's is there any more, or within five seconds."""
         pids = self.pids() if of is None else of
         since = Since(*pids)
-        while any(_alive(pid) for pid in pids):
+        while any(is_alive(pid) for pid in pids):
             assert since.seconds < 5, f"left over: {pids}"
             await anyio.sleep(0.02)
 
@@ -189,14 +190,6 @@ class Stack:
         with anyio.fail_after(PATIENCE):
             while self.log.read_text().count("hang") == before:
                 await anyio.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import anyio
 import pytest
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from processes import is_alive
 
 from attestable_mcp import Policy, attested_client, serve
 from attestable_mcp.tls.client import attest_server, attested_http_client
@@ -158,15 +159,7 @@ async def test_sigterm_lets_a_stdio_call_end_and_leaves_no_process(tmp_path: Pat
     assert process.returncode == 0, err
     pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
     assert len(pids) >= 2
-    assert not [pid for pid in pids if _alive(pid)]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert not [pid for pid in pids if is_alive(pid)]
 
 
 async def _status(port: int, path: str) -> int:
