@@ -178,7 +178,15 @@ class Section:
         for key in self.left:
             close = get_close_matches(key, known) or (known if len(known) <= _FEW else ())
             more = f"; close to it: {', '.join(close)}" if close else ""
+            if key in _FOR_CLIENTS and "policy" in known and "clients" not in known:
+                raise self.fail("stands in a policy for clients", key, hint=_OTHER_POLICY)
             raise self.fail(f"unknown key{more}", key, hint="docs/policy.md says what every key means.")
+
+
+_FOR_CLIENTS = ("clients", "again", "tool", "prompt", "resource")
+_OTHER_POLICY = (
+    "What a server demands of its clients is for `serve --clients-policy`; this one has to say what you demand."
+)
 
 
 def _kind(value: object) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from attestable_mcp.appraise.rule import rule_for
 from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.cli import text_offer, text_owner
 from attestable_mcp.cli.command import Arguments
@@ -30,14 +30,16 @@ def advice(running: RunningServer, holder: DeploymentHolder | None, arguments: A
 
 
 def unruled(policy: ServerPolicy, manifest: Manifest) -> Iterator[str]:
-    """Rules about tools that the server does not list, one sentence each: a typing error opens the tool that was meant.
+    """Rules about what the server does not list, one sentence each: a typing error opens the tool that was meant.
 
-    Where the server lists no tool, nothing is said: it may list them to others.
+    Where the server lists none of a kind, nothing is said: it may list them to others. Nor is it of resources, whose
+    addresses are made from templates.
     """
-    names = list(manifest.tools.digests)
-    for rule in policy.tools:
-        if names and not any(fnmatchcase(name, rule.name) for name in names):
-            yield printable(text_offer.unruled("tool", rule.name, get_close_matches(rule.name, names, n=1)))
+    for kind, rules, listed in (("tool", policy.tools, manifest.tools), ("prompt", policy.prompts, manifest.prompts)):
+        names = list(listed.digests)
+        for rule in rules:
+            if names and not any(rule_for(name, {rule.name: rule}) for name in names):
+                yield printable(text_offer.unruled(kind, rule.name, get_close_matches(rule.name, names, n=1)))
 
 
 def _no_grant(origin: str, holder: DeploymentHolder, arguments: Arguments) -> str:

@@ -206,6 +206,11 @@ class Manifest:
         """The tools."""
         return self.sets[TOOLS.name]
 
+    @property
+    def prompts(self) -> Listing:
+        """The prompts."""
+        return self.sets[PROMPTS.name]
+
     def to_json(self) -> dict[str, Any]:
         """The manifest document: the covered members of every item, sorted by name, and the digests over them."""
         return {

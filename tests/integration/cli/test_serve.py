@@ -190,7 +190,7 @@ def test_a_server_that_lists_nothing_is_told_how_its_lists_are_written_down():
 
 
 def test_rules_about_tools_that_the_server_does_not_list_are_told(tmp_path):
-    """A typing error in the name leaves the tool that was meant to every client."""
+    """A typing error in the name leaves the tool or prompt that was meant to every client."""
     from attestable_mcp.mcp.manifest import of_lists
 
     path = tmp_path / "clients.toml"
@@ -201,6 +201,11 @@ def test_rules_about_tools_that_the_server_does_not_list_are_told(tmp_path):
     assert "a rule for tool 'wip', and the server lists none of that name; close to it: wipe." in first
     assert "a rule for tool 'zzz', and the server lists none of that name. What" in second
     assert advised(manifest=of_lists({}), clients_policy=path) == []
+    path.write_text(path.read_text().replace("[[tool]]", "[[prompt]]"))
+    told = advised(manifest=of_lists({"prompts": [{"name": "wipe"}]}), clients_policy=path)
+    assert [sentence.split(",")[0] for sentence in told] == [
+        f"the clients' policy has a rule for prompt '{name}'" for name in ("wip", "zzz")
+    ]
 
 
 def test_the_lists_of_a_server_that_wants_credentials_are_written_down(tmp_path, monkeypatch, capsys):

@@ -154,6 +154,7 @@ BAD: dict[str, tuple[str, int | None, str]] = {
     "no policy table": ('[trust]\nanchors = ["intel"]', None, "no identity rule"),
     "only platform rules": ('[policy]\ntcb_statuses = ["UpToDate"]', 1, "no identity rule"),
     "unknown table": (f"[policy]\n{IDENTITY}\n[polcy]\n", 3, "unknown key"),
+    "a policy for clients": (f"clients = 'none'\n[policy]\n{IDENTITY}\n", 1, "clients: stands in a policy for clients"),
     "unknown top key": (f"x = 1\n[policy]\n{IDENTITY}\n", 1, "x: unknown key"),
     "unknown trust key": (f"[trust]\n\nanchor = ['intel']\n[policy]\n{IDENTITY}", 3, "trust.anchor: unknown key"),
     "unknown policy key": (f"[policy]\n{IDENTITY}\nmrencalve = 'x'", 3, "policy.mrencalve: unknown key"),
