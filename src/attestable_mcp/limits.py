@@ -79,6 +79,8 @@ class Limits:
     """Messages that wait for one HTTP response to take them, and requests in flight at one stdio server process."""
     mcp_sessions: int = 128
     """Legacy sessions of a wrapped stdio server, each with a process of its own."""
+    mcp_sessions_opening: int = 8
+    """Those that are opened at a time for one client, or one network of clients that have proven nothing."""
     mcp_http_sessions: int = 4096
     """Sessions of the handshake era of any other server."""
     mcp_session_spare_seconds: float = 300.0

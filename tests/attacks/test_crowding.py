@@ -316,6 +316,40 @@ def test_a_session_with_a_request_under_way_is_used() -> None:
     asyncio.run(run())
 
 
+def test_c14_one_network_starts_few_processes_at_a_time() -> None:
+    """Whoever opens and ends sessions without end burns processor time: others' starts do not wait for all of it."""
+
+    async def run() -> None:
+        inner = Starting()
+        app = Sessions(inner, most=64, opening=2)
+        flood = [asyncio.create_task(_ask(app, NETWORKS[0])) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        assert inner.starting == 2
+        honest = asyncio.create_task(_ask(app, NETWORKS[1]))
+        await asyncio.sleep(0.01)
+        assert inner.starting == 3
+        inner.go.set()
+        assert (await honest)[0] == 200
+        assert {status for status, _ in await asyncio.gather(*flood)} == {200}
+
+    asyncio.run(run())
+
+
+class Starting:
+    """A server whose sessions take their time to open."""
+
+    def __init__(self) -> None:
+        self.starting = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.starting += 1
+        await self.go.wait()
+        headers = [(b"mcp-session-id", b"%d" % id(scope))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
 class Counting:
     """A server that gives sessions names of their own."""
 

@@ -297,10 +297,11 @@ class RunningServer:
             app = await stack.enter_async_context(
                 running_app(self._target, attester=attester, names=names, path=options.mcp_path, stdio=options.stdio)
             )
-            stdio = isinstance(self._target, StdioServer)
-            app = Sessions(app, most=options.stdio.max_sessions if stdio else LIMITS.mcp_http_sessions)
-            if stdio:
+            if isinstance(self._target, StdioServer):
+                app = Sessions(app, most=options.stdio.max_sessions, opening=LIMITS.mcp_sessions_opening)
                 app = Introduce(app, max_body=options.max_body)
+            else:
+                app = Sessions(app)
             key = BindingKey()
             if options.manifest is not False:
                 app = await self._witnessed(app, key, stack)

@@ -25,6 +25,7 @@ from attestable_mcp.rats import Caller
 from attestable_mcp.shares import Shares
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
+from attestable_mcp.tls.turns import Each
 
 _VERSION = b"mcp-protocol-version"
 _KEPT = frozenset((b"host", b"authorization", _VERSION))
@@ -75,13 +76,17 @@ class _Session:
 
 
 class Sessions:
-    """Around `app`: at most `most` sessions. One that was not used for `spare_seconds` may go for its own holder's."""
+    """Around `app`: at most `most` sessions, `opening` of them being opened at a time for one holder.
+
+    One that was not used for `spare_seconds` may go for its own holder's next.
+    """
 
     def __init__(
         self,
         app: asgi.App,
         *,
         most: int = LIMITS.mcp_http_sessions,
+        opening: int | None = None,
         spare_seconds: float = LIMITS.mcp_session_spare_seconds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +95,7 @@ class Sessions:
         self._spare_seconds = spare_seconds
         self._clock = clock
         self._opening = 0
+        self._each = Each(opening or most)
         self._sessions: dict[bytes, _Session] = {}
         self._shares: Shares[bytes] = Shares()
 
@@ -105,12 +111,14 @@ class Sessions:
             await self._app(scope, receive, send)
 
     async def _opened(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        with self._counted():
-            if not await self._has_room(scope):
-                text = f"too many sessions: at most {self._most} at a time"
-                await asgi.reply_json(send, 503, rpc.error(None, rpc.SERVER_ENDED, text), [(b"retry-after", b"60")])
-                return
-            await self._app(scope, receive, self._noting(scope, send))
+        async with self._each.turn(holder_of(scope)):
+            with self._counted():
+                if await self._has_room(scope):
+                    await self._app(scope, receive, self._noting(scope, send))
+                else:
+                    text = f"too many sessions: at most {self._most} at a time"
+                    body = rpc.error(None, rpc.SERVER_ENDED, text)
+                    await asgi.reply_json(send, 503, body, [(b"retry-after", b"60")])
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

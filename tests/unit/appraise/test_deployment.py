@@ -56,6 +56,17 @@ CASES = {
         {"seen": replace(SEEN, revocations=replace(LIST, number=2)), "lists": (replace(LIST, serials=(7,)),)},
         "grant_revoked",
     ),
+    "another list of that number is stapled": (
+        {"seen": replace(SEEN, revocations=LIST), "lists": (replace(LIST, serials=(7,)),)},
+        "grant_revoked",
+    ),
+    "a list from a time to come": (
+        {
+            "policy": replace(WANTED, max_revocation_age=60.0),
+            "lists": (replace(LIST, issued_at=NOW + timedelta(hours=1)),),
+        },
+        "revocation_list_stale",
+    ),
     "no list": ({"policy": replace(WANTED, max_revocation_age=60.0)}, "revocation_list_missing"),
     "an old list": (
         {"policy": replace(WANTED, max_revocation_age=60.0), "lists": (LIST,)},
