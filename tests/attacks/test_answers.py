@@ -7,7 +7,7 @@ it. Servers are real ones behind `serve`; between them and the watch stands some
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from attestable_mcp import Policy, serve
 from attestable_mcp.appraise.offer import ManifestPolicy, ReceiptPolicy
 from attestable_mcp.appraise.policy import Rules, SgxRelease, TrustPolicy
 from attestable_mcp.errors import AttestationError, ConversationError
+from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp.awaited import Awaited
 from attestable_mcp.mcp.client import AttestedClient
 from attestable_mcp.mcp.gate import make_gate
+from attestable_mcp.mcp.notary import Notary
 from attestable_mcp.mcp.rewrite import WITHHELD, rewrite_json
+from attestable_mcp.mcp.warden import Warden
 from attestable_mcp.mcp.watch import Watch
+from attestable_mcp.mcp.watch_http import reply_of
 from attestable_mcp.mcp.watched import watched
 from attestable_mcp.tls.client import attested_transport
 
@@ -244,3 +248,60 @@ async def test_injection_only_the_newest_requests_are_remembered() -> None:
         awaited.answer("", number, look)
     standing = awaited.stream("")
     assert [await standing({"id": number, "result": {}}) for number in range(3)] == [WITHHELD, None, None]
+
+
+# Answers without end
+
+
+class Endless(httpx2.AsyncByteStream):
+    """A body that goes on for as long as somebody reads it."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.sent < 1 << 30:
+            self.sent += 1 << 20
+            yield b" " * (1 << 20)
+
+
+async def test_rug_pull_a_list_read_by_ourselves_has_an_end() -> None:
+    stream = Endless()
+    with pytest.raises(ConversationError) as caught:
+        await reply_of(httpx2.Response(200, stream=stream))
+    assert caught.value.code == "flooded"
+    assert stream.sent <= LIMITS.mcp_message + (2 << 20)
+
+
+async def test_injection_a_tree_head_without_end_is_not_read() -> None:
+    notary = Notary("https://mcp.example/mcp")
+    notary._chain.held = 1
+    stream = Endless()
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, stream=stream))
+    with pytest.raises(ConversationError):
+        await notary.head(transport)
+    assert stream.sent <= 2 << 20
+
+
+async def test_rug_pull_a_list_that_does_not_come_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for the call hears of it in the one family of errors, and the next call may ask again."""
+    monkeypatch.setattr("attestable_mcp.mcp.watch._LIST_SECONDS", 0.1)
+    asked: list[str] = []
+
+    async def silent(request: httpx2.Request) -> httpx2.Response:
+        asked.append(json.loads(request.content)["method"])
+        await anyio.sleep(60)
+        raise AssertionError
+
+    async def prove() -> Any:
+        raise AssertionError
+
+    rules = ManifestPolicy(mode="uncommitted")
+    watch = Watch(httpx2.MockTransport(silent), rules, warden=Warden(rules), prove=prove)
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {}}}
+    for _ in range(2):
+        request = httpx2.Request("POST", "https://mcp.example/mcp", json=call)
+        with pytest.raises(ConversationError) as caught:
+            await watch.handle_async_request(request)
+        assert caught.value.code == "timeout"
+    assert asked == ["tools/list"] * 2

@@ -38,6 +38,7 @@ from attestable_mcp.bind.tree import Frontier
 from attestable_mcp.errors import AttestationError, ConversationError, ReceiptError
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import rpc
+from attestable_mcp.mcp.watch_http import whole
 from attestable_mcp.tls.admission import AttestedPeer
 from attestable_mcp.tls.client import EXTENSION
 from attestable_mcp.wire import base64url
@@ -290,11 +291,11 @@ class Notary:
         )
         response = await transport.handle_async_request(request)
         try:
-            body = await response.aread()
+            body = await whole(response, LIMITS.receipt)
         finally:
             await response.aclose()
         peer: AttestedPeer | None = response.extensions.get(EXTENSION)
-        if response.status_code != 200 or peer is None or peer.binding is None or len(body) > LIMITS.receipt:
+        if response.status_code != 200 or peer is None or peer.binding is None:
             raise ConversationError(f"tree head: refused by the server (HTTP {response.status_code})", code="no_head")
         head = verify(body, peer.binding.binding_key)
         if not isinstance(head, Head) or head.chain != chain.name:

@@ -177,7 +177,7 @@ class Watch(httpx2.AsyncBaseTransport):
     async def _read(self, kind: Kind, request: httpx2.Request, message: rpc.Message) -> None:
         """Read a list ourselves, in the conversation of the call that needs it."""
         cursor: str | None = None
-        with anyio.fail_after(_LIST_SECONDS):
+        with anyio.move_on_after(_LIST_SECONDS) as limit:
             for _ in range(LIMITS.manifest_pages):
                 asked = _question(kind, message, cursor, next(self._ids))
                 response = await self._passed(with_body(request, asked), asked, self._offered.listed(kind, asked))
@@ -185,6 +185,8 @@ class Watch(httpx2.AsyncBaseTransport):
                 cursor = result.get("nextCursor") if isinstance(result, dict) else None
                 if not isinstance(cursor, str):
                     return
+        if limit.cancelled_caught:
+            raise ConversationError(f"{kind.method}: no answer within {_LIST_SECONDS:.0f} s", code="timeout")
         raise ConversationError(f"{kind.method}: the list has no end", code="flooded")
 
 

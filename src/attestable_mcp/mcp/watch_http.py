@@ -63,8 +63,9 @@ def with_body(request: httpx2.Request, message: rpc.Message) -> httpx2.Request:
 
 
 async def reply_of(response: httpx2.Response) -> Reply:
+    """The whole answer. Raises: ConversationError for one that is larger than a message may be."""
     try:
-        body = await response.aread()
+        body = await whole(response)
     finally:
         await response.aclose()
     return Reply(status=response.status_code, headers=dict(response.headers), body=body)
@@ -90,18 +91,20 @@ async def looked(request: httpx2.Request, response: httpx2.Response, look: Look)
     if kind != _JSON:
         return _replaced(response, _Events(stream, look), None)
     try:
-        body = await rewrite_json(await _whole(stream), look, strict=response.status_code == 200)
+        body = await rewrite_json(await whole(response), look, strict=response.status_code == 200)
     finally:
         await stream.aclose()
     return _replaced(response, httpx2.ByteStream(body), len(body))
 
 
-async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
+async def whole(response: httpx2.Response, most: int = LIMITS.mcp_message) -> bytes:
+    """The body of a response, of at most so many bytes. Raises: ConversationError."""
     body = bytearray()
-    async for chunk in stream:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    async for chunk in response.stream:
         body += chunk
-        if len(body) > LIMITS.mcp_message:
-            raise ConversationError(f"answer: wanted at most {LIMITS.mcp_message} bytes, seen more", code="flooded")
+        if len(body) > most:
+            raise ConversationError(f"answer: wanted at most {most} bytes, seen more", code="flooded")
     return bytes(body)
 
 
