@@ -15,6 +15,7 @@ from mcp.server import MCPServer
 
 from attestable_mcp import Pins, serve
 from attestable_mcp.attest.measurement import measure_target
+from attestable_mcp.cli import text_offer
 from attestable_mcp.cli.main import main
 
 pytestmark = pytest.mark.anyio
@@ -197,3 +198,29 @@ async def test_a_damaged_pin_refuses_and_is_no_first_use(cli: Run) -> None:
         path.write_text("{")
         code, out, _ = await cli("verify", server.url, DANGER, "--json")
     assert (code, json.loads(out)["error"]["code"]) == (1, "pin_damaged")
+
+
+# What a pin could not hold
+
+
+async def test_pin_says_where_it_could_hold_no_tools(cli: Run, tmp_path: Path) -> None:
+    """The policy is the weaker for it, and looks like any other."""
+    async with serving(manifest=False) as server:
+        code, _, err = await cli(*asking(server.url, tmp_path)["pin"])
+    assert code == 0
+    assert text_offer.NO_OFFER in err
+    async with serving(clients=CLIENTS) as server:
+        code, _, err = await cli(*asking(server.url, tmp_path)["pin"])
+    assert code == 0
+    assert text_offer.OFFER_UNREAD in err
+    async with serving() as server:
+        code, _, err = await cli(*asking(server.url, tmp_path)["pin"])
+    assert text_offer.NO_OFFER not in err
+    assert text_offer.OFFER_UNREAD not in err
+
+
+async def test_an_error_of_an_admitted_server_is_no_refusal(cli: Run, tmp_path: Path) -> None:
+    async with serving() as server:
+        elsewhere = server.url.replace("/mcp", "/nowhere")
+        code, out, _ = await cli("tools", elsewhere, "--genuine-only", DANGER, "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (1, "mcp_error")

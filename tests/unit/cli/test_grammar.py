@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import shutil
@@ -108,6 +109,14 @@ def test_an_option_that_the_action_does_not_read_is_named_and_never_passed_over(
 @pytest.mark.parametrize("value", ["mcp.example", "my_service", "10.0.0.1", "[::1]", "::1", "bücher.example"])
 def test_hosts_are_names_and_addresses(value):
     assert host_name(value) == value.strip("[]")
+
+
+@pytest.mark.parametrize(
+    "value", ["https://mcp.example", "mcp.example:8443", "my host", "", ".", "*.example", "a" * 254]
+)
+def test_what_no_client_dials_is_no_host(value):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a host"):
+        host_name(value)
 
 
 def test_call_wants_a_tool_and_nothing_more(cli):

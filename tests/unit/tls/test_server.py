@@ -23,6 +23,7 @@ from attestable_mcp.limits import LIMITS
 from attestable_mcp.rats import Endorsements, Evidence
 from attestable_mcp.tls.client import Gate, attest_server, attested_http_client
 from attestable_mcp.tls.engine import ClientContext
+from attestable_mcp.tls.listening import listen
 from attestable_mcp.tls.server import Server, serve_app
 from attestable_mcp.tls.streams import AsyncBackend
 
@@ -329,3 +330,12 @@ def test_serve_app_ends_at_sigterm_and_gives_the_handlers_back() -> None:
     asyncio.run(asyncio.wait_for(serve_app(_echo, ATTESTER, ready=ready), 10))
     assert urls
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_why_an_address_cannot_be_listened_at_is_told_with_a_step_that_fits() -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigurationError) as caught:
+        listen("127.0.0.1", taken.getsockname()[1])
+    assert "0 takes a free one" in caught.value.hint
+    with pytest.raises(ConfigurationError) as caught:
+        listen("192.0.2.1", 0)  # RFC 5737: nobody's
+    assert "an address of this machine" in caught.value.hint
