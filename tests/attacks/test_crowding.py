@@ -25,9 +25,11 @@ from attestable_mcp.appraise.server_policy import ServerPolicy
 from attestable_mcp.attest.simulated import SimulatedAttester
 from attestable_mcp.errors import AttestationError, EndorsementUnavailable
 from attestable_mcp.limits import LIMITS
+from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.child import Command
 from attestable_mcp.mcp.sessions import Owners, Sessions
 from attestable_mcp.mcp.stdio import StdioGateway, StdioOptions
+from attestable_mcp.mcp.translate import NEWEST
 from attestable_mcp.rats import EndorsementQuery, Endorsements, Tee
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
@@ -382,3 +384,54 @@ def test_c14_sessions_without_end_do_not_make_the_owner_of_anothers_forgotten() 
         owners.put(b"%d" % number, "", "192.0.2.1")
     assert owners.get(b"mine") == "key"
     assert owners.get(b"0") is None
+
+
+def test_c14_one_networks_requests_leave_room_at_a_process_for_anothers(tmp_path: Path) -> None:
+    """Of the later era all share one process: the flood's longest call goes, and the process is told."""
+    log = tmp_path / "log"
+
+    async def run() -> None:
+        command = Command(argv=(sys.executable, str(PLAIN), "--modern-only", "--log", str(log)))
+        async with StdioGateway(command, StdioOptions(waiting=3)) as gateway:
+            slow: dict[str, Any] = {"name": "hang", "arguments": {}}
+            flood = [asyncio.create_task(_call(gateway, NETWORKS[0], slow)) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            assert (await _call(gateway, NETWORKS[0], slow))["error"]["message"].startswith("too many")
+            quick = {"name": "sleep", "arguments": {"seconds": 0}}
+            assert "result" in await _call(gateway, NETWORKS[1], quick)
+            done, _ = await asyncio.wait(flood, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert ["given up" in task.result()["error"]["message"] for task in done] == [True]
+            async with asyncio.timeout(5):
+                while "cancelled" not in log.read_text():  # where the process notes what it was told to drop
+                    await asyncio.sleep(0.02)
+            for task in flood:
+                task.cancel()
+
+    asyncio.run(run())
+
+
+async def _call(app: Any, network: str, params: dict[str, Any]) -> dict[str, Any]:
+    """One call of the later era from `network`: what is answered."""
+    channel = Channel(ClientContext()._current[0], server_side=False, own=None, hostname=None)
+    channel.network = network
+    meta = {rpc.PROTOCOL_VERSION: NEWEST, rpc.CLIENT_CAPABILITIES: {}, rpc.CLIENT_INFO: rpc.client_info()}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {**params, "_meta": meta}}
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"mcp-method", b"tools/call")]
+    headers += [(b"accept", b"application/json, text/event-stream"), (b"mcp-name", params["name"].encode())]
+    headers += [(b"mcp-protocol-version", NEWEST.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers, "query_string": b""}
+    said, sent = bytearray(), False
+
+    async def receive() -> Any:
+        nonlocal sent
+        if sent:
+            await asyncio.sleep(60)
+        sent = True
+        return {"type": "http.request", "body": json.dumps(asked).encode(), "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.extend(message.get("body", b""))
+
+    await app({**scope, "state": {CHANNEL_KEY: channel}}, receive, send)
+    found: dict[str, Any] = json.loads(said)
+    return found

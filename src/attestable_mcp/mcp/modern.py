@@ -35,7 +35,9 @@ from attestable_mcp.mcp import asgi, rpc
 from attestable_mcp.mcp.backoff import Backoff
 from attestable_mcp.mcp.child import Child, ChildEnded, Command
 from attestable_mcp.mcp.outbox import Outbox, answer
+from attestable_mcp.mcp.sessions import holder_of
 from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS, NEWEST, REMOVED
+from attestable_mcp.shares import Shares
 
 _log = logging.getLogger(__name__)
 _LIST_PAGES = 100
@@ -51,6 +53,7 @@ class _Pending:
     token: rpc.Id | None = None
     logs: bool = False
     listens: bool = False
+    given_up: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ class SharedChild:
         self._up = anyio.Event()
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
+        self._shares: Shares[int] = Shares()
         self._catalogue = _Catalogue()
         self._backoff = Backoff()
         self.versions: tuple[str, ...] = ()
@@ -175,7 +179,7 @@ class SharedChild:
         elif not events:
             await asgi.reply_text(send, 406, "wanted Accept: application/json, text/event-stream\n")
         else:
-            await self._exchange(message, receive, send)
+            await self._exchange(message, holder_of(scope), receive, send)
 
     async def _acknowledge(self, message: rpc.Message, headers: Mapping[str, str], send: asgi.Send) -> None:
         """This era has no client notifications over HTTP, yet clients send them: take and drop, as the SDK does."""
@@ -202,28 +206,44 @@ class SharedChild:
             return InboundLadderRejection(code=rpc.METHOD_NOT_FOUND, message="Method not found")
         return await self._parameter_rejection(message, headers)
 
-    async def _exchange(self, message: rpc.Message, receive: asgi.Receive, send: asgi.Send) -> None:
+    async def _exchange(self, message: rpc.Message, holder: str, receive: asgi.Receive, send: asgi.Send) -> None:
         request_id: rpc.Id = message["id"]
         child = await self._running()
-        if child is None or len(self._pending) >= self._waiting:
+        if child is None or not self._has_room(holder):
             reason = f"server process is not running: {self.ending}" if child is None else "too many requests in flight"
             retry = (b"retry-after", str(int(self._backoff.remaining) + 1).encode())
             await asgi.reply_json(send, 503, rpc.error(request_id, rpc.SERVER_ENDED, reason), [retry])
             return
         key, outbox = next(self._ids), Outbox(self._waiting)
-        self._pending[key] = _pending(message, outbox)
+        self._pending[key] = pending = _pending(message, outbox)
+        self._shares.add(key, holder)
         answered = False
         try:
             await child.send(rpc.dump(_towards_child(message, key)))
-            answered = await answer(outbox, receive, send)
+            answered = await answer(outbox, receive, send) and not pending.given_up
         except ChildEnded as error:
             answered = True
             await asgi.reply_json(send, 200, rpc.error(request_id, rpc.SERVER_ENDED, str(error)))
         finally:
             self._pending.pop(key, None)
+            self._shares.remove(key)
             outbox.abandon()
             if not answered:
                 await _cancel(child, key, message)
+
+    def _has_room(self, holder: str) -> bool:
+        """Is there room for one more request, or could it be made at the cost of whoever has most in flight?"""
+        if len(self._pending) < self._waiting:
+            return True
+        gone = self._shares.surplus(holder, lambda key: False)
+        pending = self._pending.pop(gone, None) if gone is not None else None
+        if gone is None or pending is None:
+            return False
+        self._shares.remove(gone)
+        pending.given_up = True
+        text = "too many requests in flight: this one was given up for another client's"
+        pending.outbox.finish(rpc.error(pending.id, rpc.SERVER_ENDED, text))
+        return True
 
     async def _running(self) -> Child | None:
         if self._child is None or not self._up.is_set():
