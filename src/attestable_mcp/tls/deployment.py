@@ -76,6 +76,7 @@ class DeploymentHolder:
         self.outdated: Grant | None = None
         """A grant of this owner for another key that lay there last: what a restart leaves behind."""
         self._revocation: tuple[Revocation, bytes] | None = None
+        self._warned = (-1, "")
         self._lock = threading.Lock()
 
     def open(self, attester: Attester) -> None:
@@ -123,6 +124,24 @@ class DeploymentHolder:
         self._looked = now
         self._grants.look()
         self._revocations.look()
+        self._warn()
+
+    def _warn(self) -> None:
+        """Once for each grant: that the last tenth of its time has begun, and that it has ended."""
+        if self._grant is None:
+            return
+        grant, now = self._grant[0], datetime.now(UTC)
+        last_tenth = grant.not_after - (grant.not_after - grant.not_before) / 10
+        if now <= last_tenth:
+            return
+        word = "ended" if now > grant.not_after else "ends"
+        if (grant.serial, word) == self._warned:
+            return
+        self._warned = (grant.serial, word)
+        _log.warning(
+            "the grant for %r %s at %s; from then on clients that name the owner refuse this server, until the owner "
+            "renews it (attestable-mcp owner renew)", grant.name, word, grant.not_after.isoformat(),
+        )  # fmt: skip
 
     def _take_grant(self, data: bytes) -> None:
         body = from_pem(data, GRANT_LABEL)
