@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -206,6 +207,17 @@ def test_c14_one_network_pushes_out_its_own_connections_only(rests: bool) -> Non
     assert crowd.admit(late)
     assert not any(one.gone for one in (*honest, late))
     assert len(crowd) == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sockets are no descriptors there")
+def test_a_server_may_open_what_it_needs_or_takes_fewer_connections() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))\n"
+        "from attestable_mcp.tls.crowd import Crowd\n"
+        "print(Crowd(150).most, resource.getrlimit(resource.RLIMIT_NOFILE)[0], Crowd(4096).most)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["150", "300", "300"]
 
 
 def test_c14_a_body_that_is_dripped_ends_the_connection() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from attestable_mcp.shares import Shares
@@ -78,9 +79,16 @@ class Crowd:
 
 
 def _descriptors(most: int) -> int:
+    """How many connections this process's descriptors allow; it takes leave to open more where it may."""
     try:
         resource = importlib.import_module("resource")
     except ImportError:  # Windows: sockets are no descriptors there
         return most
-    soft: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * most  # a burst is accepted before any of it is looked at
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return most if soft == resource.RLIM_INFINITY else max(1, int(soft * _OF_DESCRIPTORS))
