@@ -17,6 +17,7 @@ order and no gap. A tree head is the same kind of message over all receipts of a
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,9 @@ _U64: Final = 1 << 64
 RECEIPT_KEY: Final = "dev.attestable-mcp/receipt"
 """Where a result's `_meta` carries its receipt (base64url without padding)."""
 RECEIPTS_KEY: Final = "dev.attestable-mcp/receipts"
-"""Where a request's `_meta` asks for one: {"chain": 32 hex digits, "held": receipts that the client has of it}."""
+"""Where a request's `_meta` asks for one: {"chain": 32 hex digits, "held": receipts that the client has of it}.
+
+The client's own name for the chain; what is signed has the server's."""
 
 
 def request_digest(method: str, params: Mapping[str, Any]) -> bytes:
@@ -244,8 +247,11 @@ class UnknownChain(Exception):
     """The client holds receipts of a chain that this server does not continue. Internal: told before the call runs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Chain:
+    """`name` is ours: what clients choose could have been begun before, and two histories under one name are a fork."""
+
+    name: bytes
     previous: bytes = b""
     tree: Frontier = field(default_factory=Frontier)
 
@@ -253,8 +259,9 @@ class _Chain:
 class Ledger:
     """The chains of receipts that a server writes; bounded: of whoever has most, the one that rested longest goes.
 
-    A chain belongs to whoever knows its random name. A chain that was given up is never begun again under its name:
-    its owner says that it holds receipts of it, and is told to begin another.
+    A chain belongs to whoever knows the random name by which it was asked for. What is signed has another, of the
+    server's own choice: nobody can have two histories signed under one, and who reads receipts learns no way to ask for
+    more. A chain that was given up is not continued: its owner says that it holds receipts, and is told to begin anew.
     """
 
     def __init__(
@@ -263,10 +270,12 @@ class Ledger:
         *,
         most: int = LIMITS.receipt_chains,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        names: Callable[[], bytes] = lambda: os.urandom(CHAIN_SIZE),
     ) -> None:
         self._key = key
         self._most = most
         self._clock = clock
+        self._names = names
         self._chains: dict[bytes, _Chain] = {}
         self._shares: Shares[bytes] = Shares()
 
@@ -281,7 +290,7 @@ class Ledger:
             while len(self._chains) >= self._most and (gone := self._shares.surplus(holder)) is not None:
                 self._shares.remove(gone)
                 del self._chains[gone]
-            self._chains[chain] = _Chain()
+            self._chains[chain] = _Chain(name=self._names())
             self._shares.add(chain, holder)
         self._shares.touch(chain)
 
@@ -297,7 +306,7 @@ class Ledger:
         if found is None:
             raise UnknownChain
         payload = receipt_form.write(
-            chain=chain, counter=found.tree.size, previous=found.previous, time=self._clock(), method=method,
+            chain=found.name, counter=found.tree.size, previous=found.previous, time=self._clock(), method=method,
             name=name[: receipt_form.NAME_MAX], request=request, result=result, item=item, manifest=manifest,
             transcript=transcript,
         )  # fmt: skip
@@ -315,4 +324,4 @@ class Ledger:
         if found is None or not found.tree.size:
             raise UnknownChain
         size, root = found.tree.size, found.tree.root
-        return sign(Head(chain=chain, size=size, root=root, time=self._clock(), transcript=transcript), self._key)
+        return sign(Head(chain=found.name, size=size, root=root, time=self._clock(), transcript=transcript), self._key)

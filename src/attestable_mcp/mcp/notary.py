@@ -4,8 +4,9 @@ What a receipt says is compared with the call and the answer at once, and so is 
 checked at once too, save in a rush of calls: there one signature a moment later stands for all receipts that it is
 linked to by hash. Where it fails, nothing more of the conversation is passed on.
 
-All calls of a conversation go into one chain, under a random name that only this client knows. The server counts; the
-chain's links are checked as they come in, in whichever order answers arrive. A JSON-RPC error carries no receipt.
+All calls of a conversation go into one chain, asked for by a random name that only this client knows; receipts have the
+server's name for it. The server counts; the chain's links are checked as they come in, in whichever order answers
+arrive. A JSON-RPC error carries no receipt.
 """
 
 from __future__ import annotations
@@ -83,9 +84,10 @@ class Keeper(Protocol):
 
 @dataclass(slots=True)
 class _Chain:
-    """What is known of the chain that calls go into now."""
+    """What is known of one chain: `name` is ours, under which we ask; `signed` the server's, once a receipt told it."""
 
     name: bytes = field(default_factory=lambda: os.urandom(CHAIN_SIZE))
+    signed: bytes = b""
     held: int = 0
     last: bytes = b""
     tree: Frontier = field(default_factory=Frontier)
@@ -93,6 +95,9 @@ class _Chain:
 
     def take(self, receipt: Receipt, digest: bytes) -> str | None:
         """Put one receipt at its place; what is wrong with that, in words."""
+        self.signed = self.signed or receipt.chain
+        if receipt.chain != self.signed:
+            return "it is of another chain"
         if receipt.counter < self.tree.size or receipt.counter in self.early:
             return f"number {receipt.counter} of its chain was given before"
         if len(self.early) >= _EARLY:
@@ -128,6 +133,7 @@ class Notary:
         self._vouched: set[bytes] = set()
         self._expected = expected or (lambda method, name: b"")
         self._chain = _Chain()
+        self._before: _Chain | None = None
         self.newest: Receipt | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._unproven: list[_Unproven] = []
@@ -157,7 +163,12 @@ class Notary:
     def begin_again(self, chain: str) -> None:
         """The server does not continue this chain: later calls go into another."""
         if self._chain.name.hex() == chain:
-            self._chain = _Chain()
+            self._before, self._chain = self._chain, _Chain()
+
+    def _asked_for(self, asked: rpc.Message) -> _Chain | None:
+        """The chain that a call was to go into: answers to calls of the one before may still be on their way."""
+        name = rpc.meta(asked).get(RECEIPTS_KEY, {}).get("chain")
+        return next((chain for chain in (self._chain, self._before) if chain and chain.name.hex() == name), None)
 
     async def take(
         self, message: bytes, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer | None
@@ -174,8 +185,9 @@ class Notary:
         if not isinstance(receipt, Receipt):
             raise ReceiptError("receipt: a tree head stands in its place", hint=_HINT)
         problem = self._mismatch(receipt, asked, result, peer)
-        if problem is None and receipt.chain == self._chain.name:
-            problem = self._chain.take(receipt, receipt_hash(message))
+        if problem is None:
+            chain = self._asked_for(asked)
+            problem = chain.take(receipt, receipt_hash(message)) if chain else "it is of a chain that was given up"
         if problem is not None:
             raise ReceiptError(f"receipt: {problem}", code="receipt_mismatch", hint=_HINT)
         self._unproven.append((message, receipt.chain, receipt.counter, public))
@@ -212,7 +224,7 @@ class Notary:
         try:
             for item in waiting:
                 message, chain, counter, public = item
-                linked = chain == self._chain.name and counter < self._chain.tree.size
+                linked = chain == self._chain.signed and counter < self._chain.tree.size
                 if linked and (newest is None or public == newest[3]):
                     newest = item if newest is None or counter > newest[2] else newest
                 else:
@@ -263,8 +275,6 @@ class Notary:
     ) -> str | None:
         method, params = asked["method"], rpc.params(asked)
         name = str(params.get("uri" if method == "resources/read" else "name", ""))
-        if receipt.chain.hex() != rpc.meta(asked).get(RECEIPTS_KEY, {}).get("chain"):
-            return "it is of another chain"
         if receipt.method != method or receipt.name != name[:1024]:
             return f"wanted one for {method} {name[:80]!r}, seen {receipt.method} {receipt.name[:80]!r}"
         if receipt.request != request_digest(method, params):
@@ -298,7 +308,7 @@ class Notary:
         if response.status_code != 200 or peer is None or peer.binding is None:
             raise ConversationError(f"tree head: refused by the server (HTTP {response.status_code})", code="no_head")
         head = verify(body, peer.binding.binding_key)
-        if not isinstance(head, Head) or head.chain != chain.name:
+        if not isinstance(head, Head) or head.chain != chain.signed:
             raise ReceiptError("tree head: of another chain", code="receipt_mismatch")
         self._judge(head, chain)
         if self._keeper is not None:

@@ -21,7 +21,7 @@ def written(
     count: int, *, key: BindingKey = KEY, chain: bytes = CHAIN, at: int = 5, heads: tuple[int, ...] = ()
 ) -> tuple[list[bytes], list[bytes]]:
     """Receipts of one chain, and a head after each number of `heads`."""
-    ledger, receipts, found = Ledger(key, clock=lambda: at), [], []
+    ledger, receipts, found = Ledger(key, clock=lambda: at, names=lambda: chain), [], []
     for number in range(count):
         ledger.begin(chain, number)
         receipts.append(
@@ -99,7 +99,7 @@ def test_twenty_thousand_receipts_in_twelve_seconds_and_flat_memory() -> None:
     """The aim is 100,000 in 60 s of one core: `bench/receipts.py` measures that, this holds the same rate."""
 
     def stream(count: int) -> Iterator[bytes]:
-        ledger = Ledger(KEY)
+        ledger = Ledger(KEY, names=lambda: CHAIN)
         for number in range(count):
             ledger.begin(CHAIN, number)
             yield ledger.issue(
@@ -121,7 +121,7 @@ def test_twenty_thousand_receipts_in_twelve_seconds_and_flat_memory() -> None:
 def test_a_clock_that_was_set_back_is_told() -> None:
     """Numbers say the order, and hold; times are the server's word, and here they contradict it."""
     times = iter((5000, 9000, 4000, 6000, 1000))
-    ledger, receipts = Ledger(KEY, clock=lambda: next(times)), []
+    ledger, receipts = Ledger(KEY, clock=lambda: next(times), names=lambda: CHAIN), []
     for number in range(5):
         ledger.begin(CHAIN, number)
         receipts.append(

@@ -77,6 +77,16 @@ def test_chains_are_apart_and_bounded() -> None:
     assert verify(issue(ledger, second, 1), KEY.public).counter == 1  # type: ignore[union-attr]
 
 
+def test_nobody_can_have_two_histories_signed_under_one_name() -> None:
+    """A chain that was given up may be asked for again; what is signed then has another name."""
+    ledger = Ledger(KEY, most=1)
+    first, head = verify(issue(ledger), KEY.public), verify(ledger.head(CHAIN, T), KEY.public)
+    issue(ledger, bytes(15) + b"x")
+    second = verify(issue(ledger), KEY.public)
+    assert first.chain == head.chain
+    assert len({CHAIN, first.chain, second.chain}) == 3
+
+
 def test_one_holders_chains_push_out_its_own() -> None:
     """The connection that begins chains without end is not the one whose chain another client counts on."""
     ledger = Ledger(KEY, most=4)

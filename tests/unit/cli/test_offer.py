@@ -126,7 +126,9 @@ def test_the_word_for_unlisted_tools_is_read_and_said(word: str, committed: byte
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Two chains of three receipts, each with a head, by a key without evidence."""
-    path, ledger = tmp_path / "receipts.sqlite3", Ledger(KEY, clock=lambda: 1_700_000_000_000)
+    names = iter(CHAINS)
+    ledger = Ledger(KEY, clock=lambda: 1_700_000_000_000, names=lambda: next(names))
+    path = tmp_path / "receipts.sqlite3"
     peer: Any = SimpleNamespace(
         binding=SimpleNamespace(binding_key=KEY.public),
         origin="https://a.example:1",

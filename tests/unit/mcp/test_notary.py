@@ -12,7 +12,7 @@ import pytest
 
 from attestable_mcp.bind.audit import audit
 from attestable_mcp.bind.keys import BindingKey
-from attestable_mcp.bind.receipt import Head, Receipt, receipt_hash, request_digest, result_digest, sign
+from attestable_mcp.bind.receipt import RECEIPTS_KEY, Head, Receipt, receipt_hash, request_digest, result_digest, sign
 from attestable_mcp.errors import ReceiptError, SignatureInvalid
 from attestable_mcp.mcp import rpc
 from attestable_mcp.mcp.notary import SETTLE_SECONDS, TOGETHER, Notary
@@ -102,6 +102,31 @@ async def test_a_receipt_names_the_tool_that_was_listed(item: bytes) -> None:
     await signer.call(item=b"\x01" * 32)
     with pytest.raises(ReceiptError, match="not the one that was listed"):
         await signer.call(item=item)
+
+
+async def test_the_server_names_the_chain_once(signer: Signer) -> None:
+    await signer.call(chain=b"s" * 16)
+    await signer.call(chain=b"s" * 16)
+    with pytest.raises(ReceiptError, match="another chain"):
+        await signer.call()
+    assert signer.notary.held == 2
+
+
+async def test_answers_to_calls_of_the_chain_before_still_come(signer: Signer) -> None:
+    """Several calls were under way when the server gave the chain up; one of them had its answer signed."""
+    await signer.call(chain=b"s" * 16)
+    late, asked = signer.next(chain=b"s" * 16), signer.notary.asks()
+    signer.notary.begin_again(signer.notary.chain.hex())
+    signer.messages.clear()
+    await signer.call(chain=b"t" * 16)
+    message: rpc.Message = {"method": "tools/call", "params": {**PARAMS, "_meta": asked}}
+    await signer.notary.take(late, message, RESULT, PEER)
+    with pytest.raises(ReceiptError, match="given before"):
+        await signer.notary.take(late, message, RESULT, PEER)
+    nobodys: rpc.Message = {"method": "tools/call", "params": {**PARAMS, "_meta": {RECEIPTS_KEY: {"chain": "00" * 16}}}}
+    with pytest.raises(ReceiptError, match="given up"):
+        await signer.notary.take(signer.next(chain=b"t" * 16), nobodys, RESULT, PEER)
+    assert signer.notary.held == 1
 
 
 NOWHERE = httpx2.MockTransport(lambda request: httpx2.Response(404))
