@@ -7,7 +7,7 @@ what is not written in exactly this form is left to it, and property tests hold 
 from __future__ import annotations
 
 import re
-from typing import Final, TypedDict, Unpack
+from typing import Final, TypedDict
 
 from attestable_mcp.wire import cbor
 
@@ -57,14 +57,15 @@ _TO_END: Final = re.compile(
 )  # fmt: skip
 
 
-def write(**values: Unpack[Values]) -> bytes:
+def write(
+    *, chain: bytes, counter: int, previous: bytes, time: int, method: str, name: str, request: bytes, result: bytes,
+    item: bytes, manifest: bytes, transcript: bytes,
+) -> bytes:  # fmt: skip
     """Deterministic CBOR (RFC 8949 section 4.2.1) of a receipt; byte strings have at most 255 bytes."""
-    item, chain, result, request = values["item"], values["chain"], values["result"], values["request"]
-    manifest, previous, transcript = values["manifest"], values["previous"], values["transcript"]
     return _FORM % (
-        _BYTES[len(item)], item, _written(values["name"]), _number(values["time"]), _BYTES[len(chain)], chain,
-        _written(values["method"]), _BYTES[len(result)], result, _number(values["counter"]), _BYTES[len(request)],
-        request, _BYTES[len(manifest)], manifest, _BYTES[len(previous)], previous, _BYTES[len(transcript)], transcript,
+        _BYTES[len(item)], item, _written(name), _number(time), _BYTES[len(chain)], chain, _written(method),
+        _BYTES[len(result)], result, _number(counter), _BYTES[len(request)], request, _BYTES[len(manifest)], manifest,
+        _BYTES[len(previous)], previous, _BYTES[len(transcript)], transcript,
     )  # fmt: skip
 
 
