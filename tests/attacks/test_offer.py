@@ -543,6 +543,24 @@ async def test_injection_an_altered_answer_is_withheld(forgery: str, tmp_path: P
     assert watch.notary.newest is None
 
 
+async def test_a_call_that_no_receipt_could_name_is_not_sent(tmp_path: Path) -> None:
+    """A number beyond a double has no canonical form: its answer could not be held to anything."""
+    called: list[dict[str, Any]] = []
+    async with running(Shifty()) as server:
+        gate = make_gate(policy(tmp_path / "r.sqlite3"))
+        watch = watched(Meddling(attested_transport(gate, server.url), called.append), gate, server.url)
+        http = httpx2.AsyncClient(transport=watch)
+        async with AttestedClient(server.url, http, gate, watch) as client:
+            await client.call_tool("add", {"a": 1})
+            params = '{"name": "add", "arguments": {"a": 1e400}}'
+            body = f'{{"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {params}}}'
+            answer = (await http.post(server.url, content=body, headers={"content-type": "application/json"})).json()
+    assert (answer["id"], answer["error"]["code"]) == (9, -32012)
+    assert answer["error"]["data"]["code"] == "not_canonical"
+    assert "nothing was sent" in answer["error"]["message"]
+    assert len(called) == 1
+
+
 async def test_injection_a_replayed_receipt_is_withheld(tmp_path: Path) -> None:
     """The receipt and answer of an earlier call, given again for the same question."""
     kept: list[dict[str, Any]] = []

@@ -156,9 +156,9 @@ class Notary:
         """What a call's `_meta` carries."""
         return {RECEIPTS_KEY: {"chain": self._chain.name.hex(), "held": self._chain.held}}
 
-    def entry(self, asked: rpc.Message, peer: AttestedPeer | None) -> Entry:
-        """For one call that was sent to `peer`."""
-        return Entry(self, asked, peer)
+    def entry(self, asked: rpc.Message) -> Entry:
+        """For one call that is about to be sent. Raises: MalformedEvidence: no receipt could name what it asks."""
+        return Entry(self, asked)
 
     def begin_again(self, chain: str) -> None:
         """The server does not continue this chain: later calls go into another."""
@@ -171,9 +171,9 @@ class Notary:
         return next((chain for chain in (self._chain, self._before) if chain and chain.name.hex() == name), None)
 
     async def take(
-        self, message: bytes, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer | None
+        self, message: bytes, asked: rpc.Message, request: bytes, result: Mapping[str, Any], peer: AttestedPeer | None
     ) -> None:
-        """Hold an answer to its receipt, and keep that.
+        """Hold an answer to its receipt, and keep that. `request` is the digest of what was asked.
 
         Raises: AttestationError: ReceiptError, MalformedEvidence or SignatureInvalid.
         """
@@ -184,7 +184,7 @@ class Notary:
         receipt = read(message)
         if not isinstance(receipt, Receipt):
             raise ReceiptError("receipt: a tree head stands in its place", hint=_HINT)
-        problem = self._mismatch(receipt, asked, result, peer)
+        problem = self._mismatch(receipt, asked, request, result, peer)
         if problem is None:
             chain = self._asked_for(asked)
             problem = chain.take(receipt, receipt_hash(message)) if chain else "it is of a chain that was given up"
@@ -271,13 +271,13 @@ class Notary:
             keeper.keep_bundle(found, bundle)
 
     def _mismatch(
-        self, receipt: Receipt, asked: rpc.Message, result: Mapping[str, Any], peer: AttestedPeer
+        self, receipt: Receipt, asked: rpc.Message, request: bytes, result: Mapping[str, Any], peer: AttestedPeer
     ) -> str | None:
         method, params = asked["method"], rpc.params(asked)
         name = str(params.get("uri" if method == "resources/read" else "name", ""))
         if receipt.method != method or receipt.name != name[:1024]:
             return f"wanted one for {method} {name[:80]!r}, seen {receipt.method} {receipt.name[:80]!r}"
-        if receipt.request != request_digest(method, params):
+        if receipt.request != request:
             return "it is of another request"
         if receipt.result != result_digest(result):
             return "it is of another answer"
@@ -346,12 +346,16 @@ class Notary:
 
 
 class Entry:
-    """One call and the answer to it."""
+    """One call and the answer to it. `peer` is who was asked: it is known once the response begins.
 
-    def __init__(self, notary: Notary, asked: rpc.Message, peer: AttestedPeer | None) -> None:
+    What was asked is hashed before it is sent: the answer, for which somebody waits, costs less then.
+    """
+
+    def __init__(self, notary: Notary, asked: rpc.Message) -> None:
         self._notary = notary
         self._asked = asked
-        self._peer = peer
+        self._request = request_digest(asked["method"], rpc.params(asked))
+        self.peer: AttestedPeer | None = None
         self.chain_refused = False
 
     async def take(self, message: rpc.Message) -> None:
@@ -371,7 +375,7 @@ class Entry:
                 code="receipt_missing",
                 hint=_HINT,
             )
-        await self._notary.take(_decoded(text), self._asked, result, self._peer)
+        await self._notary.take(_decoded(text), self._asked, self._request, result, self.peer)
 
 
 def _decoded(text: str) -> bytes:

@@ -132,8 +132,12 @@ class Watch(httpx2.AsyncBaseTransport):
             outgoing = request if asked is message else with_body(request, asked)
             if self.notary is None:
                 return await self._passed(outgoing, asked, self._offered.noticed)
+            try:
+                entry = self.notary.entry(asked)
+            except AttestationError as error:
+                return answer_of(request, message["id"], _unnamed(error), NO_RECEIPT)
             response = await self.inner.handle_async_request(outgoing)
-            entry = self.notary.entry(asked, response.extensions.get(EXTENSION))
+            entry.peer = response.extensions.get(EXTENSION)
             response = await self._answered(outgoing, asked, response, _Held(entry, asked).look)
             if not entry.chain_refused:
                 return response
@@ -208,6 +212,10 @@ class _Held:
 _NO_CHAIN = Refusal(
     code="receipt_chain", message="the server continues no chain of receipts", hint="try again; nothing was run"
 )
+
+
+def _unnamed(error: AttestationError) -> Refusal:
+    return Refusal(code=error.code, message=error.message, hint="nothing was sent: no receipt could name what it asks")
 
 
 def _question(kind: Kind, message: rpc.Message, cursor: str | None, number: int) -> rpc.Message:

@@ -28,6 +28,8 @@ PEER = cast(AttestedPeer, SimpleNamespace(binding=BINDING, transcript=T, commitm
 PARAMS = {"name": "add", "arguments": {"a": 1}}
 RESULT = {"content": [], "structuredContent": {"result": 2}}
 
+ASKED = request_digest("tools/call", PARAMS)
+
 
 class Kept:
     """Counts what it is given, and what it was told to write."""
@@ -82,7 +84,7 @@ class Signer:
 
     async def take(self, message: bytes) -> None:
         asked: rpc.Message = {"method": "tools/call", "params": {**PARAMS, "_meta": self.notary.asks()}}
-        await self.notary.take(message, asked, RESULT, PEER)
+        await self.notary.take(message, asked, ASKED, RESULT, PEER)
 
 
 @pytest.fixture
@@ -120,12 +122,12 @@ async def test_answers_to_calls_of_the_chain_before_still_come(signer: Signer) -
     signer.messages.clear()
     await signer.call(chain=b"t" * 16)
     message: rpc.Message = {"method": "tools/call", "params": {**PARAMS, "_meta": asked}}
-    await signer.notary.take(late, message, RESULT, PEER)
+    await signer.notary.take(late, message, ASKED, RESULT, PEER)
     with pytest.raises(ReceiptError, match="given before"):
-        await signer.notary.take(late, message, RESULT, PEER)
+        await signer.notary.take(late, message, ASKED, RESULT, PEER)
     nobodys: rpc.Message = {"method": "tools/call", "params": {**PARAMS, "_meta": {RECEIPTS_KEY: {"chain": "00" * 16}}}}
     with pytest.raises(ReceiptError, match="given up"):
-        await signer.notary.take(signer.next(chain=b"t" * 16), nobodys, RESULT, PEER)
+        await signer.notary.take(signer.next(chain=b"t" * 16), nobodys, ASKED, RESULT, PEER)
     assert signer.notary.held == 1
 
 
