@@ -39,6 +39,11 @@ def _peer(key: BindingKey) -> Any:
     return SimpleNamespace(binding=binding, origin="https://a.example:1", result=SimpleNamespace(to_json=dict))
 
 
+def _ledger(key: BindingKey, chain: bytes = CHAIN) -> Ledger:
+    """Signs under the very name that it is asked for."""
+    return Ledger(key, names=lambda: chain)
+
+
 def _issue(ledger: Ledger, number: int, result: dict[str, Any], chain: bytes = CHAIN) -> bytes:
     ledger.begin(chain, number)
     return ledger.issue(
@@ -59,7 +64,7 @@ def _keep(store: ReceiptStore, ledger: Ledger, key: BindingKey, counts: range, c
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "receipts.sqlite3"
     kept = ReceiptStore(path)
-    _keep(kept, Ledger(KEY), KEY, range(2))
+    _keep(kept, _ledger(KEY), KEY, range(2))
     kept.close()
     return path
 
@@ -77,7 +82,7 @@ def test_a_receipt_of_another_key_is_shown_as_nobodys_word(
     """`show --result` answers "is this the answer that was given?": a receipt that anybody wrote must not say yes."""
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps(FALSE))
-    forged = _issue(Ledger(OTHER), 0, FALSE)
+    forged = _issue(_ledger(OTHER), 0, FALSE)
     words = ["receipts", "show", "0001:0", "--store", str(store), "--result", str(answer)]
     assert main(words) == 2
     _edit(store, "UPDATE receipts SET message = ? WHERE counter = 0", values=(forged,))
@@ -93,7 +98,7 @@ def test_a_forged_receipt_beside_the_true_one_is_passed_over(
 ) -> None:
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps(TRUE))
-    forged = _issue(Ledger(OTHER), 0, FALSE)
+    forged = _issue(_ledger(OTHER), 0, FALSE)
     _edit(store, "INSERT INTO receipts SELECT chain, 0, x'00', ? FROM receipts LIMIT 1", values=(forged,))
     words = ["receipts", "show", "0001:0", "--store", str(store), "--result", str(answer)]
     assert main(words) == 0
@@ -105,7 +110,7 @@ def test_two_receipts_with_one_number_prove_no_answer(
 ) -> None:
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps(TRUE))
-    second = _issue(Ledger(KEY), 0, FALSE)
+    second = _issue(_ledger(KEY), 0, FALSE)
     _edit(store, "INSERT INTO receipts SELECT chain, 0, x'ff', ? FROM receipts LIMIT 1", values=(second,))
     assert main(["receipts", "show", "0001:0", "--store", str(store), "--result", str(answer)]) == 2
     assert "SEVERAL" in capsys.readouterr().out
@@ -156,7 +161,7 @@ def test_an_export_from_no_time_that_there_is_is_refused(
 ) -> None:
     path = tmp_path / "calls.receipts"
     chain = {"chain": CHAIN.hex(), "origin": "o", "begun": begun, "key": KEY.public.hex(), "verdict": {}}
-    receipt = {"receipt": base64.b64encode(_issue(Ledger(KEY), 0, TRUE)).decode()}
+    receipt = {"receipt": base64.b64encode(_issue(_ledger(KEY), 0, TRUE)).decode()}
     lines = [{"format": "attestable-mcp/receipts/v1"}, chain | {"bundle": None}, receipt]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert main(["receipts", "list", "--store", str(path)]) == 2
@@ -165,14 +170,14 @@ def test_an_export_from_no_time_that_there_is_is_refused(
 
 def test_a_chain_that_another_client_gave_up_is_begun_anew_by_whoever_writes_it(tmp_path: Path) -> None:
     """Two clients, one store: what the first writes after the second has pruned must not be lost unseen."""
-    path, ledger = tmp_path / "receipts.sqlite3", Ledger(KEY)
+    path, ledger = tmp_path / "receipts.sqlite3", _ledger(KEY)
     first, second = ReceiptStore(path), ReceiptStore(path, most=3)
     _keep(first, ledger, KEY, range(3))
     first.flush()
-    _keep(second, Ledger(OTHER), OTHER, range(4), bytes(16))
+    _keep(second, _ledger(OTHER, bytes(16)), OTHER, range(4), bytes(16))
     second.flush()
     second._written = 0
-    _keep(second, Ledger(OTHER), OTHER, range(1), b"\x07" * 16)  # prunes
+    _keep(second, _ledger(OTHER, b"\x07" * 16), OTHER, range(1), b"\x07" * 16)  # prunes
     second.flush()
     assert CHAIN not in [chain.name for chain in second.chains()]
     _keep(first, ledger, KEY, range(3, 5))
