@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 _K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
 
 
 class Shares(Generic[_K]):
@@ -54,3 +55,25 @@ class Shares(Generic[_K]):
         if (found := next((key for key in self._held[most] if rests(key)), None)) is not None:
             return found
         return next(iter(self._held[most])) if most != newcomer and len(self._held[most]) > own else None
+
+
+class Shared(Generic[_K, _V]):
+    """At most `most` values by key: one more pushes out what has to give way."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._shares: Shares[_K] = Shares()
+        self._values: dict[_K, _V] = {}
+
+    def get(self, key: _K) -> _V | None:
+        """The value, which is used now; None where there is none."""
+        self._shares.touch(key)
+        return self._values.get(key)
+
+    def put(self, key: _K, value: _V, holder: str) -> None:
+        """Keep it, as the one used last."""
+        while len(self._values) >= self._most and (gone := self._shares.surplus(holder)) is not None:
+            self._shares.remove(gone)
+            del self._values[gone]
+        self._values[key] = value
+        self._shares.add(key, holder)

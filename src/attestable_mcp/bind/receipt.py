@@ -32,7 +32,7 @@ from attestable_mcp.bind.transcript import COMMITMENT_SIZES, DIGEST_SIZE, frame
 from attestable_mcp.bind.tree import Frontier
 from attestable_mcp.errors import MalformedEvidence, SignatureInvalid
 from attestable_mcp.limits import LIMITS
-from attestable_mcp.shares import Shares
+from attestable_mcp.shares import Shared
 from attestable_mcp.wire import cbor
 from attestable_mcp.wire.jcs import canonical
 
@@ -273,26 +273,19 @@ class Ledger:
         names: Callable[[], bytes] = lambda: os.urandom(CHAIN_SIZE),
     ) -> None:
         self._key = key
-        self._most = most
         self._clock = clock
         self._names = names
-        self._chains: dict[bytes, _Chain] = {}
-        self._shares: Shares[bytes] = Shares()
+        self._chains: Shared[bytes, _Chain] = Shared(most)
 
     def begin(self, chain: bytes, held: int, holder: str = "") -> None:
         """A call of `holder` (who that is, in words) is about to run whose result shall go into this chain.
 
         Raises: UnknownChain.
         """
-        if chain not in self._chains:
+        if self._chains.get(chain) is None:
             if held:
                 raise UnknownChain
-            while len(self._chains) >= self._most and (gone := self._shares.surplus(holder)) is not None:
-                self._shares.remove(gone)
-                del self._chains[gone]
-            self._chains[chain] = _Chain(name=self._names())
-            self._shares.add(chain, holder)
-        self._shares.touch(chain)
+            self._chains.put(chain, _Chain(name=self._names()), holder)
 
     def issue(
         self, chain: bytes, *, method: str, name: str, request: bytes, result: bytes, item: bytes, manifest: bytes,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from attestable_mcp.limits import LIMITS
 from attestable_mcp.mcp import asgi, rpc
@@ -22,7 +22,7 @@ from attestable_mcp.mcp.caller import STATE_KEY
 from attestable_mcp.mcp.legacy import SESSION_HEADER
 from attestable_mcp.mcp.translate import HANDSHAKE_VERSIONS
 from attestable_mcp.rats import Caller
-from attestable_mcp.shares import Shares
+from attestable_mcp.shares import Shared, Shares
 from attestable_mcp.tls.challenge import STATE_KEY as CHANNEL_KEY
 from attestable_mcp.tls.channel import Channel
 from attestable_mcp.tls.turns import Each
@@ -44,26 +44,11 @@ def holder_of(scope: asgi.Scope) -> str:
     return channel.network if isinstance(channel, Channel) else ""
 
 
-class Owners(Generic[_K, _O]):
-    """To whom something belongs that a client had opened, a session or a task; bounded, by shares."""
+class Owners(Shared[_K, _O]):
+    """To whom something belongs that a client had opened, a session or a task."""
 
     def __init__(self, most: int = LIMITS.mcp_owners) -> None:
-        self._most = most
-        self._shares: Shares[_K] = Shares()
-        self._owners: dict[_K, _O] = {}
-
-    def get(self, key: _K) -> _O | None:
-        """The owner, or None for what was not seen to open."""
-        self._shares.touch(key)
-        return self._owners.get(key)
-
-    def put(self, key: _K, owner: _O, holder: str) -> None:
-        """It was opened."""
-        while len(self._owners) >= self._most and (gone := self._shares.surplus(holder)) is not None:
-            self._shares.remove(gone)
-            del self._owners[gone]
-        self._owners[key] = owner
-        self._shares.add(key, holder)
+        super().__init__(most)
 
 
 @dataclass(slots=True, kw_only=True)
