@@ -42,6 +42,7 @@ from attestable_mcp.mcp.manifest import META_KEY, TOOLS, of_lists
 from attestable_mcp.mcp.warden import Warden
 from attestable_mcp.mcp.watched import watched
 from attestable_mcp.mcp.witness import Witness
+from attestable_mcp.shares import Shared
 from attestable_mcp.tls.client import attested_http_client, attested_transport
 
 MEASURED = b"\x07" * 32
@@ -613,7 +614,7 @@ async def test_injection_a_server_that_forgets_a_chain_is_given_another(tmp_path
     async with running(shifty) as server:
         async with attested_client(server.url, policy=policy(tmp_path / "r.sqlite3")) as client:
             await client.call_tool("add", {"a": 1})
-            witness_of(server)._ledger._chains.clear()
+            witness_of(server)._ledger._chains = Shared(4)
             await client.call_tool("add", {"a": 2})
     assert shifty.calls == ["add", "add"]
     rows = (
